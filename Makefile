@@ -1,0 +1,46 @@
+# make demo · make test · make bench · make check: each sets up what it needs (one .venv, pinned).
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAY   ?=
+OUT    ?=
+
+.PHONY: help install demo test check lint types contracts bench interop clean
+
+help:            ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/installed  ## makes .venv with the command unisono in it
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install    ## the main job on loopback: simulator, 20 accounts, one plan, gaps, a reconciliation (STAY=1 stays up)
+	$(BIN)/unisono demo $(if $(STAY),--stay)
+
+test: install    ## every test
+	$(BIN)/python -m pytest
+
+check: lint types contracts  ## what CI runs beside the tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports
+
+bench: install   ## floors and engine in one run (OUT=file.json writes the figures)
+	$(BIN)/python -m bench $(if $(OUT),--out $(OUT))
+
+interop: install ## third-party clients, each in an environment of its own, against our simulator
+	$(BIN)/python -m tests.interop
+
+clean:           ## forgets the environment and the demo's state
+	rm -rf $(VENV) demo-state

@@ -1,0 +1,1 @@
+"""WHO. Accounts, groups, connections and their sealed keys; knows no time-table and no venue code."""

@@ -1,0 +1,105 @@
+"""Holds. Who is under management: accounts, connections, groups, weights and mandates, as frozen values."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import final
+
+import msgspec
+
+
+@final
+class Secret:
+    """A value that must not be seen: its repr, str and JSON are `***`; `reveal()` is the only way in."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        raise TypeError("a Secret is never pickled")
+
+
+Credentials = dict[str, Secret]
+"""The venue's own field names (OKX: api_key, secret, passphrase) and their values."""
+
+
+class AccountState(StrEnum):
+    ACTIVE = "active"  # connected, takes part in plans
+    PAUSED = "paused"  # stays known, its connections are closed, no new orders
+    CLOSED = "closed"  # no longer under management; its history stays
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """One login at one venue."""
+
+    account_id: str  # ours, unique, never changes: a-z, 0-9, '-', at most 32
+    name: str  # for people; may change
+    venue: str
+    site: str  # which of the venue's sites the login was made on ("global", "eea", …)
+    environment: str  # "prod" or "demo"
+    state: AccountState = AccountState.ACTIVE
+    venue_ref: str = ""  # the venue's own name of the account (OKX: uid), "" until it is known
+    version: int = 1  # grows with each recorded change
+
+
+class Listener(StrEnum):
+    """Whose connection it is."""
+
+    ACCOUNT = "account"
+    VENUE = "venue"  # a shared feed: one connection for all accounts
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the connection register."""
+
+    connection_key: str  # ours, unique, assigned when made: names the connection in every log line
+    client_key: str  # ours, unique per (listener, endpoint kind): names the client that uses it
+    listener: Listener
+    listener_id: str  # an account_id, or a venue's name
+    venue: str
+    environment: str
+    kind: str  # endpoint kind, as the venue names it: "private", "public", "business", "rest"
+    url: str
+    requires_auth: bool
+    keep_alive: bool  # false: temporary, the pulse leaves it alone
+    channels: tuple[str, ...] = ()
+
+
+class Weight(msgspec.Struct, frozen=True):
+    account_id: str
+    weight: Decimal  # its meaning belongs to the allocation method: parts, units or per cent
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Accounts that trade together."""
+
+    group_id: str
+    name: str
+    weights: tuple[Weight, ...] = ()
+
+
+class Mandate(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account may do. None means no limit of that kind; amounts are in the quote currency."""
+
+    account_id: str
+    max_order_notional: Decimal | None = None
+    max_plan_notional: Decimal | None = None
+    allowed_instruments: tuple[str, ...] = ()  # empty: all
+    do_not_trade: tuple[str, ...] = ()

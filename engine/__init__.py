@@ -1,0 +1,1 @@
+"""WHAT. Plans, orders, facts, gaps and reports: everything the office does with its accounts."""

@@ -1,0 +1,75 @@
+"""Does. What every command shares: the config file, `--json`, clear errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+
+from engine import config as configuration
+from engine.cli.exits import Exit
+from engine.venues import venues
+
+console = Console()
+errors = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="UNISONO_CONFIG", help="The configuration file.", show_default=True),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table for people.")]
+
+CONFIG_DEFAULT = Path("unisono.toml")
+
+
+def fail(message: str, code: Exit = Exit.ERROR) -> NoReturn:
+    """Say what happened, what was not done and what to do next; then leave with `code`."""
+    errors.print(f"[red]✗[/red] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(int(code))
+
+
+def read_config(path: Path) -> configuration.Config:
+    """The configuration, or exit 78 with every error at once."""
+    try:
+        text_config = configuration.load(path, known_venues=frozenset(venues()))
+    except configuration.ConfigError as error:
+        for line in error.errors:
+            errors.print(f"[red]✗[/red] {line}", highlight=False, soft_wrap=True)
+        errors.print("Nothing was started or changed. Every setting is explained in config.example.toml.")
+        raise typer.Exit(int(Exit.CONFIG)) from None
+    return text_config
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; money as text, Struct values as objects."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def show(value: Any, as_json: bool, render: Callable[[], Any]) -> None:
+    """JSON for machines, or what `render` returns for people."""
+    if as_json:
+        print_json(value)
+    else:
+        console.print(render())
+
+
+def who() -> str:
+    """The person behind this command, as recorded with every change."""
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid{os.getuid()}"
+
+
+@contextmanager
+def plain_errors(*expected: type[Exception], code: Exit = Exit.ERROR) -> Iterator[None]:
+    """Errors that a person can act on become one sentence instead of a trace."""
+    try:
+        yield
+    except expected as error:
+        fail(str(error), code)
