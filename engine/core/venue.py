@@ -16,6 +16,7 @@ import msgspec
 from accounts.model import Credentials, Listener
 from engine.core.facts import Fact
 from engine.core.instruments import Instrument
+from engine.core.matching import Exchange
 from engine.core.orders import Command, OrderType, Outcome
 
 Frame = str | bytes
@@ -39,6 +40,7 @@ class EndpointKind(msgspec.Struct, frozen=True, kw_only=True):
     requires_auth: bool
     channels: tuple[str, ...] = ()
     optional: bool = False  # made only when asked for
+    carries_orders: bool = False  # orders over the stream go out here
 
 
 class Priority(IntEnum):
@@ -307,3 +309,111 @@ class Venue(msgspec.Struct, frozen=True, kw_only=True):
             if (places.site, places.environment) == (site, environment):
                 return places.urls[kind]
         raise KeyError(f"{self.name} has no {environment} environment on its site {site}")
+
+
+# ---- The other side: what the venue's server says, sans I/O. `engine.sim` serves it over real sockets.
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request as a server receives it. `target` is the path with its exact query string."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = {}  # names in lower case
+    body: bytes = b""
+    peer: str = "127.0.0.1"
+
+
+class Sent(StrEnum):
+    """What a front sends, so that a fault can stop pushes and let pongs through."""
+
+    PUSH = "push"
+    REPLY = "reply"
+    PONG = "pong"
+    SAID = "said"  # acknowledgements, notices, errors
+    CLOSE = "close"
+    ABORT = "abort"  # the connection breaks without a close frame
+
+
+class Session(Protocol):
+    """One accepted WebSocket at the venue."""
+
+    account: str  # its name once logged in, "" before
+
+    def hear(self, frame: bytes, now_ms: int) -> None: ...
+
+    def gone(self) -> None:
+        """The client's side is closed or lost."""
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    session: Session
+    sent: Sent
+    frame: Frame = ""
+    code: int = 0  # of a close
+    reason: str = ""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that goes wrong on command. What `by_ms`, `code` and `what` mean depends on the kind."""
+
+    kind: str
+    by_ms: int = 0
+    code: str = ""
+    what: str = ""
+
+
+class Faults(Protocol):
+    def strikes(self, kind: str, account: str, now_ms: int) -> Fault | None:
+        """Does it go wrong here and now? Each yes is counted as one time that it really happened."""
+
+
+class Quoted(msgspec.Struct, frozen=True, kw_only=True):
+    """How a simulated market quotes a symbol."""
+
+    symbol: str
+    path: str  # symbols with the same path move together
+    start: Decimal
+    tick: Decimal
+    depth: Decimal  # quantity per price level
+    lot: Decimal
+
+
+class Front(Protocol):
+    """A venue's server. Everything follows from the seed it was made with and the times it is given (wall ms)."""
+
+    exchange: Exchange
+    quoted: Sequence[Quoted]
+    paths: Mapping[str, str]  # name of a WebSocket URL in the simulator's JSON line -> its path
+
+    def accounts(self) -> Sequence[Mapping[str, str]]:
+        """Of each account: name, and its credentials by the dialect's field names."""
+
+    def accept(self, path: str, peer: str, now_ms: int) -> Session | int:
+        """A WebSocket wants in; an int is the HTTP status of a refusal."""
+
+    def call(self, call: Call, now_ms: int) -> Response | None:
+        """Answer an HTTP request; None: no answer ever comes."""
+
+    def caller(self, call: Call) -> str:
+        """Which account's key the request carries; "" for none."""
+
+    def settle(self, now_ms: int) -> None:
+        """Book what the exchange's log holds: to be called whenever others than the front have traded on it."""
+
+    def tick(self, now_ms: int) -> None:
+        """Do what has fallen due: aggregated pushes, idle closes, late executions."""
+
+    def drain(self) -> list[Outgoing]:
+        """What is to be sent, in order."""
+
+    def command(self, kind: str, accounts: Sequence[str], detail: Mapping[str, str], now_ms: int) -> int:
+        """Something the venue does at once (a notice, a deleted key, …); returns how often it was done."""
+
+    def place_elsewhere(self, account: str, order: Mapping[str, object], now_ms: int) -> Mapping[str, object]:
+        """An order that the account's owner places on the venue's own page."""
+
+    def transfer(self, account: str, currency: str, amount: Decimal, now_ms: int) -> None: ...
+
+    def truth(self, kind: str, account: str) -> list[dict[str, object]]:
+        """The venue's own view, complete and at this instant: orders, fills, positions, balances, connections."""
