@@ -45,6 +45,7 @@ class Plans(msgspec.Struct, frozen=True):
     max_price_age_s: float = 30.0
     send_timeout_s: float = 5.0  # no answer for so long: the outcome is unknown
     duplicate_window_s: float = 60.0
+    margin_percent: float = 10.0  # what a derivative is taken to bind of its notional, for the check of buying power
     four_eyes_notional: float = 0.0  # above it another person must approve; 0: never asked
 
 
@@ -91,6 +92,7 @@ class VenueSettings(msgspec.Struct, frozen=True):
     ca_bundle: str = ""  # trust this file of certificates instead of the system's
     allow_hosts: list[str] = []  # further hosts an endpoint may point to
     budget_percent: float = 80.0  # how much of the venue's limits is used
+    orders_over: str = ""  # "stream" or "http"; empty: what the venue is best at
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -124,6 +126,7 @@ _LIMITS: dict[tuple[str, str], tuple[Any, str]] = {
     ("plans", "expiry_minutes"): (lambda v: v >= 1, "must be at least 1"),
     ("plans", "max_drift_percent"): (lambda v: 0 < v <= 100, "must be above 0 and at most 100"),
     ("plans", "price_collar_percent"): (lambda v: 0 < v <= 100, "must be above 0 and at most 100"),
+    ("plans", "margin_percent"): (lambda v: 0 <= v <= 100, "must lie between 0 and 100"),
     ("plans", "send_timeout_s"): (lambda v: 0.1 <= v <= 60, "must lie between 0.1 and 60 seconds"),
     ("plans", "four_eyes_notional"): (lambda v: v >= 0, "must not be negative"),
     ("backfill", "overlap_s"): (

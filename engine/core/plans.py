@@ -43,6 +43,7 @@ class Method(StrEnum):
     """How a leg's quantity is found for each account."""
 
     EQUAL = "equal"  # Q / n
+    PERCENT = "percent"  # Q × p_i, the weights of the plan's groups; they must sum to exactly 100
     UNITS = "units"  # told per account
     NAV_PERCENT = "nav_percent"  # floor(p × NAV / (price × multiplier))
     CHANGE = "change"  # p % of the account's own position; -100 closes
@@ -62,7 +63,7 @@ class Leg(msgspec.Struct, frozen=True, kw_only=True):
     instrument: str
     method: Method
     side: Side | None = None  # None only for `change`, whose sign and position decide
-    quantity: Decimal | None = None  # the manager's Q: for equal; for units it must equal the sum when given
+    quantity: Decimal | None = None  # the manager's Q: for equal, percent; for units it must equal the sum when given
     percent: Decimal | None = None  # for nav_percent and change
     units: Mapping[str, Decimal] = {}  # for units: account_id -> quantity
     order_type: OrderType = OrderType.LIMIT
@@ -111,7 +112,7 @@ class PreviewRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
     taken_at_ms: int
-    prices: Mapping[str, Decimal]
+    prices: Mapping[str, Decimal]  # reference prices by "venue|environment|instrument"
     rows: tuple[PreviewRow, ...]
     unallocated: Mapping[int, Decimal]  # leg -> quantity that no account takes
 
