@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import final
+from typing import Any, final
 
 import msgspec
 
@@ -74,6 +74,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     listener: Listener
     listener_id: str  # an account_id, or a venue's name
     venue: str
+    site: str = ""  # tells shared feeds of one venue apart, when it has several sites
     environment: str
     kind: str  # endpoint kind, as the venue names it: "private", "public", "business", "rest"
     url: str
@@ -103,3 +104,30 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     max_plan_notional: Decimal | None = None
     allowed_instruments: tuple[str, ...] = ()  # empty: all
     do_not_trade: tuple[str, ...] = ()
+
+
+class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the running engine last wrote about one connection; None: never happened."""
+
+    connection_key: str
+    phase: str
+    opened_at_ms: int | None = None
+    last_heard_at_ms: int | None = None
+    last_pong_at_ms: int | None = None
+    attempts: int = 0
+    last_error: str = ""
+    updated_at_ms: int = 0
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded edit. Of credentials only field names and the key id are recorded, never a value."""
+
+    change_id: int
+    at_ms: int
+    by: str
+    why: str
+    kind: str  # "account", "connection", "credentials", "mandate", "group", "vault"
+    subject_id: str  # an account_id, connection_key or group_id; "" for the vault
+    action: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
