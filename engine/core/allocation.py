@@ -24,7 +24,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     """What an account brings to the split. Quantities are in the instrument's venue unit."""
 
     account_id: str
-    step: Decimal  # smallest change of quantity
+    step: Decimal | None  # smallest change of quantity; None: no such instrument there, its share stays with nobody
     unit: str = ""  # what one unit is: a quantity is split only among accounts that count alike
     weight: Decimal = _ZERO  # from the plan's groups
     nav: Decimal | None = None  # in the instrument's quote currency
@@ -79,11 +79,13 @@ def _spread(leg: Leg, parties: Sequence[Party], weigh: Weigh) -> tuple[Share, ..
             return deny(Code.NEGATIVE_WEIGHT, account=account_id, weight=weight)
     if leg.method is Method.PERCENT and (whole := sum(weights.values(), _ZERO)) != _HUNDRED:
         return deny(Code.WEIGHT_SUM, sum=whole)
-    counted = {(party.unit, party.step) for party in parties}
+    counted = {(party.unit, party.step) for party in parties if party.step is not None}
+    if not counted:
+        return tuple(_nothing(party, leg.side) for party in parties)
     if len(counted) > 1:
         units = " and ".join(sorted(f"{unit or 'units'} by {step.normalize():f}" for unit, step in counted))
         return deny(Code.MIXED_UNITS, instrument=leg.instrument, units=units)
-    step = parties[0].step
+    [(_, step)] = counted
     steps, off = divmod(leg.quantity, step)
     if off:
         return deny(Code.OFF_LOT, quantity=leg.quantity, lot=step)
@@ -162,7 +164,7 @@ def _unit_total(leg: Leg, parties: Sequence[Party]) -> Denial | None:
 def _nav_percent(leg: Leg, party: Party) -> Share:
     assert leg.side is not None, "a leg of nav_percent has a side"
     assert leg.percent is not None, "a leg of nav_percent has a percentage"
-    nothing = Share(account_id=party.account_id, side=leg.side, quantity=_ZERO, raw=_ZERO)
+    nothing = _nothing(party, leg.side)
     if party.nav is None or party.nav <= 0:
         nav = "not known" if party.nav is None else format(party.nav, "f")
         return msgspec.structs.replace(nothing, denial=deny(Code.NO_NAV, nav=nav))
@@ -179,7 +181,7 @@ def _change(leg: Leg, party: Party) -> Share:
     assert leg.percent >= -_HUNDRED, "a change never goes past flat"
     grows = leg.percent > 0
     side = Side.BUY if (party.held >= 0) is grows else Side.SELL
-    nothing = Share(account_id=party.account_id, side=side, quantity=_ZERO, raw=_ZERO, reduces=not grows)
+    nothing = msgspec.structs.replace(_nothing(party, side), reduces=not grows)
     return _floored(nothing, _EXACT.multiply(abs(party.held), abs(leg.percent)), _HUNDRED, party)
 
 
@@ -192,12 +194,18 @@ SIZED: Mapping[Method, Size] = {
 
 def _floored(share: Share, over: Decimal, under: Decimal, party: Party) -> Share:
     """`share` with the quantity over/under, floored to whole steps."""
+    if party.step is None:
+        return share
     steps = _EXACT.divide_int(over, _EXACT.multiply(under, party.step))
     return msgspec.structs.replace(share, quantity=steps * party.step, raw=over / under)
+
+
+def _nothing(party: Party, side: Side) -> Share:
+    return Share(account_id=party.account_id, side=side, quantity=_ZERO, raw=_ZERO)
 
 
 def _within_position(share: Share, party: Party) -> Share:
     """A reducing order ends at flat at the latest; what it is cut by goes to nobody else."""
     closable = max(_ZERO, -share.side.sign * party.held)
-    most = closable // party.step * party.step
+    most = closable // party.step * party.step if party.step is not None else _ZERO
     return msgspec.structs.replace(share, quantity=min(share.quantity, most), reduces=True)

@@ -38,6 +38,7 @@ class Code(StrEnum):
 
     UNKNOWN_INSTRUMENT = "unknown_instrument"
     NOT_TRADABLE = "not_tradable"
+    INSTRUMENT_CHANGED = "instrument_changed"
     ORDER_TYPE_MISSING = "order_type_missing"
     NOT_ALLOWED = "not_allowed"
     DO_NOT_TRADE = "do_not_trade"
@@ -96,6 +97,10 @@ REASONS: dict[Code, Reason] = {
         "{venue} ({environment}) has no instrument {instrument}", "Check the spelling, as in BTC/USDT:USDT."
     ),
     _C.NOT_TRADABLE: Reason("{instrument} cannot be traded now: {status}", "Wait until the venue trades it."),
+    _C.INSTRUMENT_CHANGED: Reason(
+        "{instrument} has changed since the preview: its lot is now {lot}, its contract value {value}",
+        "Preview again.",
+    ),
     _C.ORDER_TYPE_MISSING: Reason("{venue} has no order type {order_type}", "Choose a type that the venue has."),
     _C.NOT_ALLOWED: Reason(
         "the mandate allows {allowed} instruments and {instrument} is none of them", "Change the mandate or the plan."
@@ -283,6 +288,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     available: Decimal | None  # None: not known
     mandate: Mandate | None
     recent: Sequence[Recent]
+    sized: bool  # false: a denial that is known already is why the quantity is zero
     long: Decimal  # held on a position side of its own, 0 in net mode
     short: Decimal
 
@@ -296,7 +302,7 @@ def check(ask: Ask, rules: Rules, now_ms: int) -> tuple[Denial, ...]:
             *_money(ask),
             *duplicates(ask.recent, ask.plan_id, ask.side, ask.quantity, rules, now_ms),
         ]
-    elif not found:
+    elif ask.sized and not found:
         found.append(deny(Code.NOTHING_TO_DO, share=_short(ask.raw_share), step=ask.instrument.quantity_step))
     return tuple(found)
 
