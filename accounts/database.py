@@ -80,12 +80,16 @@ class Database:
     @contextmanager
     def edits(self) -> Iterator[Session]:
         """One transaction, alone among edits: committed at the end, or not at all."""
-        with _answering("Nothing was changed."), self._engine.connect().execution_options(**{_EDITS: True}) as link:
-            with link.begin(), Session(link) as session:
-                if link.dialect.name == "postgresql":
-                    link.execute(sa.select(sa.func.pg_advisory_xact_lock(_EDITS_LOCK)))
-                yield session
-                session.flush()
+        with (
+            _answering("Nothing was changed."),
+            self._engine.connect().execution_options(**{_EDITS: True}) as connection,
+            connection.begin(),
+            Session(connection) as session,
+        ):
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_EDITS_LOCK)))
+            yield session
+            session.flush()
 
     def _refuse_newer(self, config: Config, connection: sa.Connection) -> str | None:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
