@@ -1,0 +1,1 @@
+"""Holds. The ledger's schema, release by release. A released revision is never edited."""

@@ -1,0 +1,52 @@
+"""Does. Puts many rows in with one statement that Core compiled once: the only way past Core's cost per row.
+
+A row is a plain tuple in the order of `columns(table)`: the table's columns without a key that the database numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+Row = tuple[Any, ...]
+
+_COMPILERS: dict[str, tuple[Any, Any]] = {  # both with positional parameters, so that rows stay tuples
+    "sqlite": (sqlite.insert, sqlite.dialect(paramstyle="qmark")),
+    "postgresql": (postgresql.insert, postgresql.psycopg.dialect(paramstyle="format")),
+}
+
+
+@cache
+def columns(table: sa.Table) -> tuple[str, ...]:
+    """The columns that a row gives, in order."""
+    return tuple(c.name for c in table.columns if c is not table.autoincrement_column)
+
+
+def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Row], *, once: bool = False) -> None:
+    """Insert all rows; with `once`, rows whose key is already there are passed over."""
+    if rows:
+        connection.exec_driver_sql(_insert(connection.dialect.name, table, once), list(rows))
+
+
+def upsert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
+    """Insert one row, or overwrite the one with the same primary key."""
+    insert = _COMPILERS[connection.dialect.name][0](table).values(values)
+    key = [c.name for c in table.primary_key]
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=key, set_={name: insert.excluded[name] for name in values if name not in key}
+        )
+    )
+
+
+@cache
+def _insert(dialect_name: str, table: sa.Table, once: bool) -> str:
+    insert, dialect = _COMPILERS[dialect_name]
+    statement = insert(table).inline()  # nobody asks which number a row got
+    if once:
+        statement = statement.on_conflict_do_nothing()
+    return str(statement.compile(dialect=dialect, column_keys=list(columns(table))))

@@ -1,0 +1,235 @@
+"""Holds. The engine's tables, portable between SQLite and PostgreSQL.
+
+Money and quantity are text (never float), instants are milliseconds since 1970 in UTC, structured values are JSON
+text. `fact`, `child_event` and `audit` are append-only: triggers refuse UPDATE and DELETE on them in the database
+itself (see the first migration).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+
+
+class DecimalText(sa.TypeDecorator[Decimal]):
+    """A Decimal kept as its own digits."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Any) -> str | None:
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+metadata = sa.MetaData()
+
+_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers only INTEGER keys by itself
+
+
+def _text(name: str, **options: Any) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False, **options)
+
+
+def _ms(name: str, *, nullable: bool = False, **options: Any) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable, **options)
+
+
+fact = sa.Table(
+    "fact",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    _text("account_id"),
+    _text("kind"),  # order, fill, position, balance, equity, cash
+    _text("key"),  # the venue's identity of it: see facts.row
+    _text("instrument"),  # "" where there is none
+    _ms("at_ms"),
+    _ms("received_at_ms"),
+    _text("source"),  # stream, history, statement, own
+    _text("connection_key"),
+    _text("body"),
+    sa.UniqueConstraint("account_id", "kind", "key", name="fact_once"),
+    sa.Index("fact_of_account", "account_id", "id"),
+    sa.Index("fact_by_time", "account_id", "kind", "at_ms"),
+)
+
+checkpoint = sa.Table(
+    "checkpoint",
+    metadata,
+    _text("account_id", primary_key=True),
+    sa.Column("fact_id", sa.BigInteger, nullable=False),  # the book in `body` holds every fact up to here
+    _text("body"),
+)
+
+plan = sa.Table(
+    "plan",
+    metadata,
+    _text("plan_id", primary_key=True),
+    _text("state"),
+    _text("title"),
+    _ms("created_at_ms"),
+    _text("created_by"),
+    _ms("expires_at_ms"),
+    _ms("updated_at_ms"),
+    _text("body"),
+)
+
+child = sa.Table(
+    "child",
+    metadata,
+    _text("child_id", primary_key=True),
+    sa.Column("plan_id", sa.Text, sa.ForeignKey("plan.plan_id"), nullable=False),
+    _text("account_id"),
+    sa.Column("leg", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    _text("client_order_id"),
+    _text("instrument"),
+    _text("side"),
+    _text("order_type"),
+    sa.Column("quantity", DecimalText, nullable=False),
+    sa.Column("price", DecimalText),
+    sa.Column("reduce_only", sa.Boolean, nullable=False),
+    _text("state"),
+    _text("claim_token"),
+    _ms("send_by_ms"),
+    _text("venue_order_id"),
+    sa.Column("filled", DecimalText, nullable=False),
+    sa.Column("avg_price", DecimalText),
+    _text("reason"),
+    sa.Column("late", sa.Boolean, nullable=False),
+    _text("cancel_state"),
+    _ms("planned_at_ms"),
+    _ms("sent_at_ms", nullable=True),
+    _ms("acknowledged_at_ms", nullable=True),
+    _ms("filled_at_ms", nullable=True),
+    _ms("updated_at_ms"),
+    sa.UniqueConstraint("client_order_id", name="child_client_order_id"),
+    sa.Index("child_of_plan", "plan_id"),
+    sa.Index("child_of_account", "account_id", "state"),
+)
+
+intent = sa.Table(
+    "intent",
+    metadata,
+    _text("intent_id", primary_key=True),  # the client order id, or the id of the amendment or cancel
+    _text("child_id"),
+    _text("account_id"),
+    _text("kind"),  # place, amend, cancel
+    _text("claim_token"),
+    _ms("claimed_at_ms"),
+    _ms("send_by_ms"),
+    _text("body"),
+    sa.Index("intent_of_child", "child_id"),
+)
+
+child_event = sa.Table(
+    "child_event",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    _text("child_id"),
+    _ms("at_ms"),
+    _text("event"),
+    _text("from_state"),
+    _text("to_state"),
+    _text("detail"),
+    sa.Index("child_event_of_child", "child_id"),
+)
+
+cursor = sa.Table(
+    "cursor",
+    metadata,
+    _text("account_id", primary_key=True),
+    _text("stream", primary_key=True),
+    _ms("watermark_ms"),
+    _ms("updated_at_ms"),
+)
+
+gap = sa.Table(
+    "gap",
+    metadata,
+    _text("gap_id", primary_key=True),
+    _text("account_id"),
+    _text("connection_key"),
+    _ms("since_ms"),
+    _ms("opened_at_ms"),
+    _ms("closed_at_ms", nullable=True),
+    _text("state"),
+    _text("reason"),
+    sa.Column("facts_found", sa.Integer, nullable=False),
+    sa.Column("fills_found", sa.Integer, nullable=False),
+    sa.Column("pages_read", sa.Integer, nullable=False),
+    _ms("proven_at_ms", nullable=True),
+    _text("note"),
+    sa.Index("gap_of_account", "account_id", "state"),
+)
+
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    _text("connection_key"),
+    _text("account_id"),
+    _ms("received_at_ms"),
+    _text("reason"),
+    sa.Column("frame", sa.LargeBinary, nullable=False),
+)
+
+kill = sa.Table(
+    "kill",
+    metadata,
+    _text("scope", primary_key=True),  # all, venue:<name>, account:<id>
+    sa.Column("on", sa.Boolean, nullable=False),
+    _text("by"),
+    _text("why"),
+    _ms("at_ms"),
+)
+
+run = sa.Table(
+    "run",
+    metadata,
+    _text("run_id", primary_key=True),
+    _text("kind"),
+    _text("scope"),
+    _ms("as_of_ms"),
+    _ms("started_at_ms"),
+    _ms("finished_at_ms", nullable=True),
+    _text("verdict"),
+    _text("result_hash"),
+    _text("body"),
+    sa.Index("run_by_time", "started_at_ms"),
+)
+
+break_ = sa.Table(
+    "break",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("run.run_id"), primary_key=True),
+    _text("break_id", primary_key=True),  # stays the same over runs
+    _text("account_id"),
+    _text("code"),
+    _text("instrument"),
+    _text("field"),
+    sa.Column("v", sa.Text),
+    sa.Column("l", sa.Text),
+    sa.Column("difference", sa.Text),
+    _text("cause"),
+    _text("body"),
+    sa.Index("break_by_id", "break_id"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    _ms("at_ms"),
+    _text("by"),
+    _text("action"),
+    _text("subject"),
+    _text("before"),
+    _text("after"),
+)
+
+APPEND_ONLY = ("fact", "child_event", "audit")

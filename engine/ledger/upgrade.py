@@ -1,0 +1,42 @@
+"""Does. Brings a database to the schema of this program, through Alembic, from whatever release it was left at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from engine.ledger.engines import writing
+
+VERSION_TABLE = "ledger_version"
+_MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class SchemaTooNew(Exception):
+    """The database was written by a newer program. Nothing was changed."""
+
+
+def upgrade(url: str) -> None:
+    """Run what is missing. Raises SchemaTooNew where the database is ahead of this program."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    engine = writing(url, busy_timeout_s=30.0)
+    try:
+        with engine.connect() as connection:
+            with connection.begin():
+                context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+                found = set(context.get_current_heads())
+            if not found <= known:
+                newer = ", ".join(sorted(found - known))
+                raise SchemaTooNew(f"the ledger has schema {newer}, which this version of unisono does not know")
+            if found != set(scripts.get_heads()):
+                with connection.begin():
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+    finally:
+        engine.dispose()
