@@ -1,0 +1,215 @@
+"""Does. The one front door for facts: streamed or fetched -> book -> ledger -> subscribers.
+
+Streamed and fetched facts are not told apart afterwards. While an account is not proven, its streamed facts are
+held back; the backfill applies history first and then releases what was held, through the same door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from engine.core.book import Book
+from engine.core.facts import AccountFact, Fact, MarkFact
+from engine.core.instruments import Instrument
+from engine.ledger import FactRow, LedgerFull, Source, row
+
+log = structlog.get_logger("sync")
+
+
+class Sink(Protocol):
+    """Where facts are appended durably (the ledger)."""
+
+    @property
+    def full(self) -> bool: ...
+    def append(self, rows: list[FactRow]) -> None: ...
+    async def room(self) -> None: ...
+
+
+class Desk:
+    """One account's running state: its book, and whether what we know of it is proven."""
+
+    __slots__ = ("account_id", "book", "held", "lost", "proven", "proven_at_ms", "why")
+
+    def __init__(self, account_id: str, book: Book) -> None:
+        self.account_id = account_id
+        self.book = book
+        self.held: list[tuple[Sequence[Fact], int, str]] | None = []  # None: facts go straight in
+        self.lost = False  # a fact could not be kept: book and held facts are not whole, history must tell again
+        self.proven = False
+        self.proven_at_ms: int | None = None
+        self.why = "not read back yet"
+
+
+class Catalogue:
+    """Instruments of one venue and environment by our name."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Instrument] = {}
+
+    def by_name(self, name: str) -> Instrument | None:
+        return self._by_name.get(name)
+
+    def add(self, instruments: Sequence[Instrument]) -> list[tuple[Instrument, Instrument]]:
+        """Takes new and changed instruments in; returns the changes as (before, after)."""
+        changes = []
+        for new in instruments:
+            old = self._by_name.get(new.name)
+            self._by_name[new.name] = new
+            if old is not None and old != new:
+                changes.append((old, new))
+        return changes
+
+    def names(self) -> list[str]:
+        return sorted(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    price: Decimal
+    at_ms: int  # the venue's time
+    received_at_ms: int  # ours: age is measured by one clock
+    basis: str
+    source: str
+
+
+Subscriber = Callable[[str, AccountFact], None]
+
+
+class Sync:
+    """Books of all accounts, and the latest marks. Single-threaded: called from the event loop only."""
+
+    def __init__(self, sink: Sink, *, hold_limit: int) -> None:
+        self._sink = sink
+        self._hold_limit = hold_limit
+        self._desks: dict[str, Desk] = {}
+        self._subscribers: list[Subscriber] = []
+        self._catalogues: dict[tuple[str, str], Catalogue] = {}
+        self._marks: dict[tuple[str, str, str], Mark] = {}
+        self.facts_taken = 0
+        self.facts_known = 0  # heard again: duplicates and stale ones
+
+    # ---- who is here
+
+    def enter(self, account_id: str, book: Book) -> Desk:
+        """From now on facts of this account are kept, held back until it is proven."""
+        desk = self._desks[account_id] = Desk(account_id, book)
+        return desk
+
+    def leave(self, account_id: str) -> None:
+        self._desks.pop(account_id, None)
+
+    def desk(self, account_id: str) -> Desk | None:
+        return self._desks.get(account_id)
+
+    def desks(self) -> list[Desk]:
+        return list(self._desks.values())
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.append(subscriber)
+
+    @property
+    def full(self) -> bool:
+        """True while the ledger cannot keep up: receive loops wait in `room` and the venue's socket fills."""
+        return self._sink.full
+
+    async def room(self) -> None:
+        await self._sink.room()
+
+    # ---- the door
+
+    def hear(self, account_id: str, facts: Sequence[Fact], received_at_ms: int, connection_key: str) -> None:
+        """Streamed facts of one account: held back while it is not proven, taken in otherwise."""
+        desk = self._desks.get(account_id)
+        if desk is None:
+            return  # closed a moment ago; if it comes back, history tells this again
+        if desk.held is None:
+            self._take(desk, facts, received_at_ms, Source.STREAM, connection_key)
+        elif len(desk.held) < self._hold_limit:
+            desk.held.append((facts, received_at_ms, connection_key))
+        else:
+            desk.lost = True  # the read-back starts over: see backfill
+
+    def fetched(
+        self, account_id: str, facts: Sequence[Fact], received_at_ms: int, *, source: Source = Source.HISTORY
+    ) -> list[AccountFact]:
+        """Facts read from history or a statement; returns those that were news."""
+        desk = self._desks.get(account_id)
+        return [] if desk is None else self._take(desk, facts, received_at_ms, source, "")
+
+    def hold(self, account_id: str, why: str) -> None:
+        """From now on the account is not proven: streamed facts are kept aside, no new orders."""
+        desk = self._desks.get(account_id)
+        if desk is None:
+            return
+        desk.proven, desk.why = False, why
+        if desk.held is None:
+            desk.held = []
+
+    def release(self, account_id: str) -> None:
+        """Apply what was held back, in the order of its arrival; then facts go straight in again."""
+        desk = self._desks[account_id]
+        held, desk.held = desk.held or [], None
+        for facts, received_at_ms, connection_key in held:
+            self._take(desk, facts, received_at_ms, Source.STREAM, connection_key)
+
+    def _take(
+        self, desk: Desk, facts: Sequence[Fact], received_at_ms: int, source: Source, connection_key: str
+    ) -> list[AccountFact]:
+        account_id, book = desk.account_id, desk.book
+        rows: list[FactRow] = []
+        news: list[AccountFact] = []
+        for fact in facts:
+            if type(fact) is MarkFact:
+                continue
+            told = book.fold(fact)
+            if told is False:
+                self.facts_known += 1
+                continue
+            if told is None:
+                # Older than the book remembers ids: the ledger's unique key decides, and the book is made anew
+                # from it before the account is proven again.
+                desk.lost = True
+            rows.append(
+                row(account_id, fact, received_at_ms=received_at_ms, source=source, connection_key=connection_key)
+            )
+            news.append(fact)
+        if rows:
+            try:
+                self._sink.append(rows)
+            except LedgerFull:
+                desk.lost = True
+                log.error("facts_not_kept", account=account_id, facts=len(rows), next="read back from history")
+            self.facts_taken += len(rows)
+            for fact in news:
+                for subscriber in self._subscribers:
+                    subscriber(account_id, fact)
+        return news
+
+    # ---- what is shared by accounts
+
+    def catalogue(self, venue: str, environment: str) -> Catalogue:
+        return self._catalogues.setdefault((venue, environment), Catalogue())
+
+    def take_marks(self, venue: str, environment: str, facts: Sequence[Fact], received_at_ms: int) -> None:
+        """The latest price per instrument and basis; an older venue time never replaces a newer one."""
+        for fact in facts:
+            if type(fact) is not MarkFact:
+                continue
+            key = (venue, environment, f"{fact.instrument}|{fact.basis}")
+            known = self._marks.get(key)
+            if known is None or fact.at_ms >= known.at_ms:
+                self._marks[key] = Mark(fact.price, fact.at_ms, received_at_ms, fact.basis, venue)
+
+    def mark(self, venue: str, environment: str, instrument: str) -> Mark | None:
+        """The price to value and to check with: the venue's mark where it has one, else the last trade."""
+        for basis in ("mark", "last"):
+            if found := self._marks.get((venue, environment, f"{instrument}|{basis}")):
+                return found
+        return None
