@@ -63,7 +63,9 @@ class OrderFact(msgspec.Struct, frozen=True, kw_only=True, tag="order", omit_def
 
     @property
     def key(self) -> str:
-        return f"{self.venue_order_id}:{self.status.value}:{self.filled}:{self.updated_at_ms}"
+        state = f"{self.venue_order_id}:{self.status.value}:{self.filled}:{self.updated_at_ms}"
+        # A refused amendment changes nothing else, so its answer would pass for a repetition.
+        return f"{state}:{self.amend_id}" if self.amend_id else state
 
     @property
     def at_ms(self) -> int:

@@ -41,6 +41,7 @@ class EndpointKind(msgspec.Struct, frozen=True, kw_only=True):
     channels: tuple[str, ...] = ()
     optional: bool = False  # made only when asked for
     carries_orders: bool = False  # orders over the stream go out here
+    carries_facts: bool = False  # an account's orders and fills arrive here: its loss opens a gap
 
 
 class Priority(IntEnum):
@@ -257,7 +258,13 @@ class Rest(Protocol):
 
 
 class Signer(Protocol):
-    def __call__(self, request: Request, credentials: Credentials, environment: str, now_ms: int) -> Request: ...
+    """Gives a request the headers of its environment, and its signature where `request.signed`.
+
+    Called for every request: public ones too may have to say which environment they mean. ValueError where a
+    signed request has no credentials.
+    """
+
+    def __call__(self, request: Request, credentials: Credentials | None, environment: str, now_ms: int) -> Request: ...
 
 
 class Catalogue(Protocol):
