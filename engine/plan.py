@@ -199,7 +199,11 @@ class _Markets:
             found += (deny(Code.NOT_TRADABLE, instrument=name, status=instrument.status),)
         against = unpriced(name, reference, self._rules, self._now_ms)
         if against is None and reference is not None:
-            against = drifted(self._prices[key], reference.price, self._max_drift)
+            then = self._prices.get(key)  # none where the account has moved to another venue since
+            if then is None:
+                against = deny(Code.NO_PRICE, instrument=name)
+            else:
+                against = drifted(then, reference.price, self._max_drift)
         return instrument, found if against is None else (*found, against)
 
 

@@ -86,7 +86,7 @@ def _spread(leg: Leg, parties: Sequence[Party], weigh: Weigh) -> tuple[Share, ..
         units = " and ".join(sorted(f"{unit or 'units'} by {step.normalize():f}" for unit, step in counted))
         return deny(Code.MIXED_UNITS, instrument=leg.instrument, units=units)
     [(_, step)] = counted
-    steps, off = divmod(leg.quantity, step)
+    steps, off = _EXACT.divmod(leg.quantity, step)
     if off:
         return deny(Code.OFF_LOT, quantity=leg.quantity, lot=step)
     shares = split(int(steps), weights, leg.residual)

@@ -20,7 +20,7 @@ from engine.core.plans import Leg, Method, Plan
 
 _MOST_LEGS = 50
 _MOST_MINUTES = 7 * 24 * 60
-_DIGITS = 18  # before and after the point: more is a slip of the hand
+_BEFORE, _AFTER = 15, 12  # digits round the point: more is a slip of the hand, and 28 are what Decimal divides with
 
 
 class PlanRefused(Exception):
@@ -202,5 +202,5 @@ def _positive(name: str, number: Decimal) -> Iterator[str]:
         yield f"{name} is {number}, no number"
     elif number <= 0:
         yield f"{name} must be above 0, not {plain(number)}"
-    elif number.adjusted() >= _DIGITS or exponent < -_DIGITS:
-        yield f"{name} {number} has more digits than {_DIGITS} before or after the point"
+    elif number.adjusted() >= _BEFORE or exponent < -_AFTER:
+        yield f"{name} {number} has more than {_BEFORE} digits before the point or {_AFTER} after it"

@@ -93,6 +93,8 @@ def preview(plan: Plan, accounts: AccountsView, market: MarketView, rules: Rules
             (key, q.reference.price) for key, q in quotes.items() if q is not None and q.reference is not None
         )
         seated = [(seat, quotes[seat.place(leg)]) for seat in seats]
+        for seat, quote in seated:
+            seat.look(quote)
         split = allocate(leg, [_party(seat, quote) for seat, quote in seated])
         sheet = _Sheet(plan, number, leg, rules, now_ms)
         if isinstance(split, Denial):
@@ -109,13 +111,21 @@ def preview(plan: Plan, accounts: AccountsView, market: MarketView, rules: Rules
 class _Seat:
     """One member while the legs are gone through: what earlier legs bind is not there for later ones."""
 
-    __slots__ = ("account_id", "against", "bound", "notional", "view", "weight")
+    __slots__ = ("account_id", "against", "bound", "nav", "notional", "positions", "view", "weight")
 
     def __init__(self, weight: Weight, view: AccountView | None) -> None:
         self.account_id, self.weight, self.view = weight.account_id, weight.weight, view
         self.against = (deny(Code.UNKNOWN_ACCOUNT, account=self.account_id),) if view is None else standing(view)
         self.bound: dict[str, Decimal] = {}
         self.notional = _ZERO
+        self.nav: Decimal | None = None
+        self.positions: Mapping[str, Decimal] = {}
+
+    def look(self, quote: _Quote | None) -> None:
+        """What the next leg is sized from."""
+        if self.view is not None and quote is not None and quote.instrument is not None:
+            self.nav = self.view.nav(quote.instrument.quote)
+            self.positions = self.view.held(quote.instrument)
 
     def place(self, leg: Leg) -> str:
         """The key of the instrument that this member would trade."""
@@ -173,8 +183,8 @@ def _party(seat: _Seat, quote: _Quote | None) -> Party:
         step=instrument.quantity_step,
         unit=instrument.unit if instrument.multiplier == 1 else f"{instrument.unit} of {plain(instrument.multiplier)}",
         weight=seat.weight,
-        nav=seat.view.nav(instrument.quote),
-        held=seat.view.held(instrument).get("net", _ZERO),
+        nav=seat.nav,
+        held=seat.positions.get("net", _ZERO),
         unit_value=quote.unit_value,
     )
 
@@ -204,8 +214,7 @@ def _row(sheet: _Sheet, seat: _Seat, quote: _Quote | None, share: Share, against
         return _bare_row(sheet, seat, account.venue, share, (*against, broken))
 
     quantity, price = share.quantity, quote.price if quote.price is not None else _ZERO
-    positions = view.held(instrument)
-    before = positions.get("net", _ZERO)
+    before = seat.positions.get("net", _ZERO)
     after = before + share.side.sign * quantity
     notional = instrument.notional(quantity, price)
     fee = notional * quote.venue.default_fee_rate
@@ -238,8 +247,8 @@ def _row(sheet: _Sheet, seat: _Seat, quote: _Quote | None, share: Share, against
         available=available,
         mandate=view.mandate,
         recent=view.recent_orders(instrument.name),
-        long=positions.get("long", _ZERO),
-        short=positions.get("short", _ZERO),
+        long=seat.positions.get("long", _ZERO),
+        short=seat.positions.get("short", _ZERO),
         sized=not against,
     )
     denials = (*against, *check(ask, sheet.rules, sheet.now_ms))
@@ -247,7 +256,7 @@ def _row(sheet: _Sheet, seat: _Seat, quote: _Quote | None, share: Share, against
     if not denials:
         seat.notional += notional
         seat.bound[currency] = seat.bound.get(currency, _ZERO) + needed
-    nav = view.nav(instrument.quote)
+    nav = seat.nav
     cash_after = None
     if cash_before is not None:
         sells_spot = instrument.kind is InstrumentKind.SPOT and share.side is Side.SELL

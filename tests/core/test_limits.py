@@ -1,0 +1,276 @@
+"""Why an account does not take part: every reason with its numbers, from one closed list."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from accounts.model import AccountState, Mandate
+from engine.core.facts import Side
+from engine.core.instruments import InstrumentKind
+from engine.core.limits import (
+    REASONS,
+    Ask,
+    Code,
+    Recent,
+    Reference,
+    check,
+    deny,
+    drifted,
+    needs,
+    plain,
+    reference_page,
+    standing,
+)
+from engine.core.orders import OrderType
+from tests.plan_world import NOW_MS, RULES, SPOT_BTC, SWAP_BTC, FakeAccount
+
+D = Decimal
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "denials.md"
+
+GOOD = Ask(
+    plan_id="P1",
+    instrument=SPOT_BTC,
+    order_types=frozenset({OrderType.LIMIT, OrderType.MARKET}),
+    order_type=OrderType.LIMIT,
+    side=Side.BUY,
+    quantity=D("0.1"),
+    raw_share=D("0.1"),
+    price=D("50000"),
+    reference=Reference(D("50000"), NOW_MS - 1000, "mark"),
+    notional=D(5000),
+    plan_notional=D(5000),
+    currency="USDT",
+    needed=D(5005),
+    available=D(10_000),
+    mandate=None,
+    recent=(),
+    sized=True,
+    long=D(0),
+    short=D(0),
+)
+
+
+def denied(**changes: Any) -> dict[str, dict[str, str]]:
+    found = check(msgspec.structs.replace(GOOD, **changes), RULES, NOW_MS)
+    return {denial.code: dict(denial.numbers) for denial in found}
+
+
+def mandate(**limits: Any) -> Mandate:
+    return Mandate(account_id="a", **limits)
+
+
+def test_an_order_within_every_limit_is_not_denied() -> None:
+    assert denied() == {}
+    whole = mandate(max_order_notional=D(5000), max_plan_notional=D(5000), allowed_instruments=("BTC/USDT",))
+    assert denied(mandate=whole, available=D(5005)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "numbers"),
+    [
+        (
+            {"instrument": msgspec.structs.replace(SPOT_BTC, tradable=False, status="suspend")},
+            "not_tradable",
+            {"instrument": "BTC/USDT", "status": "suspend"},
+        ),
+        (
+            {"order_types": frozenset({OrderType.MARKET})},
+            "order_type_missing",
+            {"venue": "bourse", "order_type": "limit"},
+        ),
+        (
+            {"mandate": mandate(allowed_instruments=("ETH/USDT", "SOL/USDT"))},
+            "not_allowed",
+            {"allowed": "2", "instrument": "BTC/USDT"},
+        ),
+        ({"mandate": mandate(do_not_trade=("BTC/USDT",))}, "do_not_trade", {"instrument": "BTC/USDT"}),
+        ({"long": D(3), "short": D(-1)}, "position_sides", {"long": "3", "short": "-1"}),
+        ({"reference": None}, "no_price", {"instrument": "BTC/USDT"}),
+        ({"reference": Reference(D(0), NOW_MS, "mark")}, "no_price", {"instrument": "BTC/USDT"}),
+        (
+            {"reference": Reference(D(50_000), NOW_MS - 30_001, "mark")},
+            "stale_price",
+            {"age_s": "30.001", "limit_s": "30"},
+        ),
+        ({"price": D("50000.05")}, "off_tick", {"price": "50000.05", "tick": "0.1"}),
+        (
+            {"price": D("55000.1")},
+            "price_collar",
+            {"price": "55000.1", "distance": "10.0002", "reference": "50000", "limit": "10"},
+        ),
+        ({"quantity": D("0.1005")}, "off_lot", {"quantity": "0.1005", "lot": "0.001"}),
+        ({"quantity": D("0.001")}, "below_minimum", {"quantity": "0.001", "minimum": "0.002"}),
+        ({"quantity": D(0), "raw_share": D("0.0004")}, "nothing_to_do", {"share": "0.0004", "step": "0.001"}),
+        (
+            {"instrument": SWAP_BTC, "quantity": D(1001)},
+            "above_maximum",
+            {"quantity": "1001", "maximum": "1000"},
+        ),
+        (
+            {"instrument": SWAP_BTC, "quantity": D(501), "order_type": OrderType.MARKET, "price": None},
+            "above_maximum",
+            {"quantity": "501", "maximum": "500"},
+        ),
+        ({"available": D(5004)}, "buying_power", {"needed": "5005", "currency": "USDT", "available": "5004"}),
+        ({"available": None}, "buying_power", {"needed": "5005", "currency": "USDT", "available": "not known"}),
+        (
+            {"mandate": mandate(max_order_notional=D("4999.99"))},
+            "order_notional",
+            {"notional": "5000", "limit": "4999.99"},
+        ),
+        (
+            {"mandate": mandate(max_plan_notional=D(7000)), "plan_notional": D(7001)},
+            "plan_notional",
+            {"notional": "7001", "limit": "7000"},
+        ),
+        (
+            {"recent": (Recent("P0", Side.BUY, D("0.10"), NOW_MS - 59_000, "u1"),)},
+            "duplicate",
+            {"age_s": "59", "order": "u1", "window_s": "60"},
+        ),
+    ],
+)
+def test_each_limit_denies_with_its_numbers(changes: dict[str, Any], code: str, numbers: dict[str, str]) -> None:
+    assert denied(**changes) == {code: numbers}
+
+
+@pytest.mark.parametrize(
+    "recent",
+    [
+        Recent("P0", Side.BUY, D("0.1"), NOW_MS - 60_000, "u1"),  # the window is over
+        Recent("P0", Side.SELL, D("0.1"), NOW_MS, "u1"),
+        Recent("P0", Side.BUY, D("0.2"), NOW_MS, "u1"),
+        Recent("P1", Side.BUY, D("0.1"), NOW_MS, "u1"),  # this plan's own
+    ],
+)
+def test_another_order_is_no_duplicate(recent: Recent) -> None:
+    assert denied(recent=(recent,)) == {}
+
+
+def test_every_reason_is_told_not_only_the_first() -> None:
+    assert set(denied(price=D("60000.05"), quantity=D("0.0005"), available=D(1))) == {
+        "off_tick",
+        "price_collar",
+        "off_lot",
+        "below_minimum",
+        "buying_power",
+    }
+
+
+def test_nothing_to_do_is_not_said_where_another_reason_left_no_size() -> None:
+    assert set(denied(quantity=D(0), reference=None, price=None, order_type=OrderType.MARKET)) == {"no_price"}
+    assert denied(quantity=D(0), sized=False) == {}
+
+
+# ---- Standing
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "numbers"),
+    [
+        ({"state": AccountState.PAUSED}, "account_paused", {}),
+        ({"state": AccountState.CLOSED}, "account_closed", {}),
+        ({"halted": "daily loss"}, "account_halted", {"why": "daily loss"}),
+        ({"credentials_refused": "60009 login failed"}, "credentials_refused", {"why": "60009 login failed"}),
+        ({"killed": "all, by ann: test"}, "kill_switch", {"why": "all, by ann: test"}),
+        (
+            {"live": False, "phase": "opening", "last_heard_ms": NOW_MS},
+            "account_not_live",
+            {"phase": "opening", "last_heard": "2026-01-01 00:00:00 UTC"},
+        ),
+        (
+            {"live": False, "phase": "down", "last_heard_ms": None},
+            "account_not_live",
+            {"phase": "down", "last_heard": "never"},
+        ),
+        (
+            {"proven": False, "gap_since_ms": NOW_MS - 61_000},
+            "account_not_proven",
+            {"since": "2025-12-31 23:58:59 UTC"},
+        ),
+    ],
+)
+def test_an_account_in_bad_standing_gets_no_order(changes: dict[str, Any], code: str, numbers: dict[str, str]) -> None:
+    [denial] = standing(FakeAccount("a", **changes))
+    assert (denial.code, denial.numbers) == (code, numbers)
+
+
+def test_an_account_in_good_order_may_get_one() -> None:
+    assert standing(FakeAccount("a")) == ()
+
+
+# ---- Money bound
+
+
+@pytest.mark.parametrize(
+    ("instrument", "side", "quantity", "held", "currency", "needed"),
+    [
+        (SPOT_BTC, Side.BUY, "0.1", "0", "USDT", "5005"),
+        (SPOT_BTC, Side.SELL, "0.1", "1", "BTC", "0.1"),
+        (SWAP_BTC, Side.BUY, "10", "0", "USDT", "505"),  # 10 contracts of 0.01: 5,000; a tenth and the fee
+        (SWAP_BTC, Side.SELL, "10", "0", "USDT", "505"),
+        (SWAP_BTC, Side.BUY, "10", "5", "USDT", "505"),
+        (SWAP_BTC, Side.SELL, "10", "10", "USDT", "0"),  # closing is never short of money
+        (SWAP_BTC, Side.SELL, "10", "12", "USDT", "0"),
+        (SWAP_BTC, Side.SELL, "10", "4", "USDT", "305"),  # closes 4, opens 6
+        (SWAP_BTC, Side.BUY, "10", "-4", "USDT", "305"),
+    ],
+)
+def test_what_an_order_binds(instrument: Any, side: Side, quantity: str, held: str, currency: str, needed: str) -> None:
+    bound = needs(instrument, side, D(quantity), D(50_000), held=D(held), margin_percent=D(10), fee_rate=D("0.001"))
+    assert bound == (currency, D(needed))
+
+
+def test_an_inverse_contract_binds_its_base_currency() -> None:
+    inverse = msgspec.structs.replace(
+        SWAP_BTC, name="BTC/USD:BTC", quote="USD", settle="BTC", multiplier=D(100), inverse=True
+    )
+    assert inverse.kind is InstrumentKind.SWAP
+    bound = needs(inverse, Side.BUY, D(50), D(50_000), held=D(0), margin_percent=D(10), fee_rate=D("0.001"))
+    assert bound == ("BTC", D("0.0101"))  # 5,000 USD: 500 and 5 of fee, at 50,000
+
+
+def test_drift_counts_both_ways_and_its_limit_is_still_allowed() -> None:
+    assert drifted(D(100), D(102), D(2)) is None
+    assert drifted(D(100), D(98), D(2)) is None
+    for now in (D("102.01"), D("97.99")):
+        denial = drifted(D(100), now, D(2))
+        assert denial is not None
+        assert denial.numbers == {"drift": "2.01", "then": "100", "now": plain(now), "limit": "2"}
+
+
+# ---- The list
+
+
+def test_every_code_has_its_reason_and_says_its_numbers() -> None:
+    assert list(REASONS) == list(Code)
+    for code, reason in REASONS.items():
+        denial = deny(code, **{name: f"<{name}>" for name in reason.numbers})
+        assert denial.code == code.value
+        assert all(f"<{name}>" in denial.text for name in reason.numbers)
+        assert "{" not in denial.text
+
+
+def test_a_denial_without_one_of_its_numbers_cannot_be_made() -> None:
+    with pytest.raises(AssertionError, match="off_lot"):
+        deny(Code.OFF_LOT, quantity=D(1))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [("1E+3", "1000"), ("1.500", "1.5"), ("0E-8", "0"), ("-0.0", "0"), ("1E-8", "0.00000001"), ("100", "100")],
+)
+def test_numbers_are_written_for_people(number: str, text: str) -> None:
+    assert plain(D(number)) == text
+
+
+def test_the_reference_page_is_the_list() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference_page(), (
+        "write it anew: python -c 'from engine.core.limits import reference_page; print(reference_page(), end=\"\")' "
+        "> docs/reference/denials.md"
+    )
