@@ -44,22 +44,34 @@ _STATUSES = {
 # ---- Orders
 
 
-class OrderRow(msgspec.Struct, gc=False):
+class OrderRow(msgspec.Struct, gc=False, kw_only=True):
+    """In the order in which OKX sends them: the decoder looks for each key behind the one before it.
+
+    `tradeId` and `fill*` are this update's fill on the stream; over REST they tell the order's last one and are not
+    used.
+    """
+
+    instType: str = ""
     instId: str
     ordId: str
-    side: str
-    ordType: str
-    sz: str
-    state: str
-    accFillSz: str
-    cTime: str
-    uTime: str
-    instType: str = ""
     clOrdId: str = ""
     px: str = ""
-    avgPx: str = ""
+    sz: str
+    ordType: str
+    side: str
     posSide: str = ""
     tgtCcy: str = ""
+    state: str
+    accFillSz: str
+    fillSz: str = ""
+    fillPx: str = ""
+    tradeId: str = ""
+    fillTime: str = ""
+    execType: str = ""
+    fillFee: str = ""
+    fillFeeCcy: str = ""
+    fillPnl: str = ""
+    avgPx: str = ""
     reduceOnly: str | bool = ""
     category: str = ""
     source: str = ""
@@ -68,15 +80,8 @@ class OrderRow(msgspec.Struct, gc=False):
     amendResult: str = ""
     code: str = ""
     msg: str = ""
-    # This update's fill on the stream; over REST the same names tell the order's last fill and are not used.
-    tradeId: str = ""
-    fillSz: str = ""
-    fillPx: str = ""
-    fillTime: str = ""
-    fillFee: str = ""
-    fillFeeCcy: str = ""
-    fillPnl: str = ""
-    execType: str = ""
+    cTime: str
+    uTime: str
 
 
 # A category or source that is not the user's own sending, in our words; an unknown one keeps the venue's.
@@ -149,16 +154,17 @@ def fill_id(symbol: str, trade_id: str, order_id: str) -> str:
     return f"{symbol}:{trade_id}:{order_id}"
 
 
-def has_fill(row: OrderRow) -> bool:
-    """Does this update tell a fill by its own identity?
+def order_fill(row: OrderRow, order: OrderFact) -> FillFact | None:
+    """This update's fill, where it tells one by its own identity.
 
     "0" is what an order shows for a liquidation's trade whose fill row has another, negative number (§6.3): a fill
     made of it would be counted twice. Such a fill is heard from history.
     """
-    return row.tradeId not in ("", "0") and row.fillSz not in ("", "0") and number(row.fillSz) > 0
-
-
-def order_fill(row: OrderRow, order: OrderFact) -> FillFact:
+    if row.tradeId in ("", "0") or row.fillSz in ("", "0"):
+        return None
+    quantity = number(row.fillSz)
+    if quantity <= _ZERO:
+        return None
     return FillFact(
         instrument=order.instrument,
         fill_id=f"{row.instId}:{row.tradeId}:{row.ordId}",
@@ -166,7 +172,7 @@ def order_fill(row: OrderRow, order: OrderFact) -> FillFact:
         client_order_id=row.clOrdId,
         side=order.side,
         position_side=order.position_side,
-        quantity=number(row.fillSz),
+        quantity=quantity,
         price=number(row.fillPx),
         fee=number(row.fillFee) if row.fillFee else None,
         fee_currency=row.fillFeeCcy,

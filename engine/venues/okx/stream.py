@@ -216,8 +216,9 @@ class Session:
                 for row in _orders_push(frame).data:
                     order = rows.order_fact(row)
                     facts.append(order)
-                    if rows.has_fill(row):
-                        facts.append(rows.order_fill(row, order))
+                    fill = rows.order_fill(row, order)
+                    if fill is not None:
+                        facts.append(fill)
                 return Heard(facts, "orders")
             except UNREADABLE:
                 pass  # the general way saves the rows that can be read, and tells of the others
@@ -261,8 +262,9 @@ class Session:
                 row = _order_row(raw)
                 order = rows.order_fact(row)
                 told.facts.append(order)
-                if rows.has_fill(row):
-                    told.facts.append(rows.order_fill(row, order))
+                fill = rows.order_fill(row, order)
+                if fill is not None:
+                    told.facts.append(fill)
             except UNREADABLE as error:
                 told.complain(error)
 
