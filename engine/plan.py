@@ -97,7 +97,8 @@ def approve(plan: Plan, by: str, accounts: AccountsView, market: MarketView, rul
 def statement_hash(plan: Plan) -> str:
     """sha256 of the allocation statement: inputs, members, prices, NAVs, rule and residual as canonical JSON."""
     statement = replace(plan, state=PlanState.PREVIEWED, approval=None, note="")
-    return hashlib.sha256(msgspec.json.encode(statement, order="sorted")).hexdigest()
+    plain_values = msgspec.to_builtins(statement, str_keys=True)  # JSON knows no other keys
+    return hashlib.sha256(msgspec.json.encode(plain_values, order="sorted")).hexdigest()
 
 
 def children(plan: Plan, venues: Mapping[str, Venue], now_ms: int) -> list[Child]:

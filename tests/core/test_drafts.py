@@ -1,0 +1,161 @@
+"""What a manager asks for becomes a plan, or hears everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from accounts.model import Group, Weight
+from engine.core.drafts import PlanRefused, drafted, read_draft, read_plan_file
+from engine.core.orders import OrderType
+from engine.core.plans import Method, Plan, PlanState
+from tests.plan_world import NOW_MS, RULES
+
+D = Decimal
+
+GROUPS = {
+    "alpha": Group(group_id="alpha", name="Alpha", weights=(Weight("a2", D(60)), Weight("a1", D(40)))),
+    "beta": Group(group_id="beta", name="Beta", weights=(Weight("a2", D(1)), Weight("a3", D(1)))),
+    "empty": Group(group_id="empty", name="Empty"),
+}
+KNOWN = {"a1", "a2", "a3", "a4"}
+LEG: dict[str, Any] = {
+    "instrument": "BTC/USDT",
+    "method": "equal",
+    "side": "buy",
+    "quantity": "1",
+    "order_type": "market",
+}
+
+
+def plan_of(**fields: Any) -> Plan:
+    body = {"groups": ["alpha"], "legs": [LEG], "by": "ann", **fields}
+    return drafted(
+        read_draft(body), GROUPS.get, KNOWN.__contains__, RULES, plan_id="P1", now_ms=NOW_MS, rotation_seed=7
+    )
+
+
+def leg(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**LEG, **fields}.items() if value is not None}
+
+
+def test_a_draft_becomes_a_plan_with_the_offices_limits() -> None:
+    plan = plan_of(title=" Buy ")
+    assert plan.state is PlanState.DRAFT
+    assert (plan.title, plan.created_by, plan.created_at_ms) == ("Buy", "ann", NOW_MS)
+    assert plan.expires_at_ms == NOW_MS + 30 * 60_000
+    assert plan.max_drift_percent == 2
+    assert plan.legs[0].quantity == 1
+
+
+def test_a_draft_may_be_stricter_than_the_office() -> None:
+    plan = plan_of(expires_minutes=5, max_drift_percent="0.5")
+    assert plan.expires_at_ms == NOW_MS + 5 * 60_000
+    assert plan.max_drift_percent == D("0.5")
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"by": ""}, "it does not say who plans it"),
+        ({"groups": []}, "it names no group and no account"),
+        ({"groups": ["gamma"]}, "there is no group gamma"),
+        ({"groups": ["empty"]}, "group empty has no accounts"),
+        ({"accounts": ["a9"]}, "there is no account a9 under management (by name)"),
+        ({"groups": ["alpha", "beta"]}, "account a2 is in the plan twice: by group alpha and by group beta"),
+        ({"accounts": ["a1"]}, "account a1 is in the plan twice: by group alpha and by name"),
+        ({"expires_minutes": 0}, "it must expire within 1 to 10080 minutes, not 0"),
+        (
+            {"max_drift_percent": "5"},
+            "its price drift must be above 0 and at most 2 %, the office's limit, not 5 %",
+        ),
+        ({"legs": []}, "it has 0 legs; a plan has 1 to 50"),
+        ({"legs": [LEG, LEG]}, "BTC/USDT is in it 2 times; a plan has one leg an instrument"),
+        ({"legs": [leg(side=None)]}, "method equal needs side"),
+        ({"legs": [leg(quantity=None)]}, "method equal needs quantity"),
+        ({"legs": [leg(percent="1")]}, "method equal takes no percent"),
+        ({"legs": [leg(method="change", quantity=None, percent="-50")]}, "method change takes no side"),
+        (
+            {"legs": [leg(method="change", side=None, quantity=None, percent="-101")]},
+            "a change of -101 % would go past flat; -100 closes",
+        ),
+        (
+            {"legs": [leg(method="nav_percent", quantity=None, percent="-1")]},
+            "percent must be above 0, not -1",
+        ),
+        (
+            {"legs": [leg(method="units", quantity=None, units={"a1": "1", "a4": "2"})]},
+            "units are given for a4, no member of the plan",
+        ),
+        ({"legs": [leg(method="units", quantity=None, units={"a1": "-1"})]}, "units of a1 must be above 0, not -1"),
+        ({"legs": [leg(price="5")]}, "a market order takes no price"),
+        ({"legs": [leg(order_type="limit")]}, "a limit order needs a price"),
+        ({"legs": [leg(order_type="limit", price="0")]}, "price must be above 0, not 0"),
+        ({"legs": [leg(quantity="NaN")]}, "quantity is NaN, no number"),
+        ({"legs": [leg(quantity="1E+30")]}, "quantity 1E+30 has more than 15 digits before the point or 12 after it"),
+        ({"legs": [leg(instrument="")]}, "it names no instrument"),
+    ],
+)
+def test_each_mistake_is_named(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(PlanRefused) as refused:
+        plan_of(**fields)
+    assert refused.value.complaints == (complaint,)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    other = leg(instrument="ETH/USDT", order_type="limit")
+    with pytest.raises(PlanRefused) as refused:
+        plan_of(by="", groups=["gamma"], legs=[leg(quantity="-1"), other])
+    assert refused.value.complaints == (
+        "it does not say who plans it",
+        "there is no group gamma",
+        "leg 1: quantity must be above 0, not -1",
+        "leg 2: a limit order needs a price",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"legs": [{"instrument": "X"}]}, "method"),
+        ({"legs": [leg(method="fair")]}, "fair"),
+        ({"legs": [LEG], "group": "alpha"}, "group"),
+        ({"legs": [leg(quantity="many")]}, "quantity"),
+        ({}, "legs"),
+    ],
+)
+def test_a_draft_that_cannot_be_read_names_the_field(body: dict[str, Any], named: str) -> None:
+    with pytest.raises(PlanRefused, match=named):
+        read_draft(body)
+
+
+def test_a_plan_file_keeps_its_numbers_exact() -> None:
+    text = """
+        title = "Two legs"
+        groups = ["alpha"]
+
+        [[legs]]
+        instrument = "BTC/USDT"
+        method = "nav_percent"
+        side = "buy"
+        percent = 0.1
+        price = 50000.1
+
+        [[legs]]
+        instrument = "ETH/USDT"
+        method = "change"
+        percent = -100
+        order_type = "market"
+    """
+    body = read_plan_file(text)
+    plan = plan_of(**body)
+    first, second = plan.legs
+    assert (first.method, first.percent, first.price) == (Method.NAV_PERCENT, D("0.1"), D("50000.1"))
+    assert (second.percent, second.order_type) == (D(-100), OrderType.MARKET)
+
+
+def test_a_plan_file_that_is_not_toml_is_refused() -> None:
+    with pytest.raises(PlanRefused, match="it is not TOML"):
+        read_plan_file("legs = [")
