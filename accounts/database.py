@@ -44,7 +44,7 @@ class Database:
     """A small pool on one URL. Sync: the engine calls it from a thread of its own."""
 
     def __init__(self, url: str, *, wait_s: float = 5.0) -> None:
-        self.url = sa.make_url(url)
+        self.url = _url(url)
         self._engine = _engine(self.url, wait_s)
 
     def close(self) -> None:
@@ -66,9 +66,12 @@ class Database:
         with self.reads() as session:
             config, connection = _alembic(), session.connection()
             found = self._refuse_newer(config, connection)
+            if found is None:
+                raise SchemaMissing("The database holds no registry. Make one with: unisono init")
             if found != ScriptDirectory.from_config(config).get_current_head():
                 raise SchemaMissing(
-                    f"The registry's schema is {found or 'not there'}. Make or upgrade it with: unisono init"
+                    f"The registry has schema {found}, older than this version of unisono. Nothing was changed. "
+                    "Stop the engine and start this version of it: it upgrades the database."
                 )
 
     @contextmanager
@@ -103,12 +106,31 @@ class Database:
         return found
 
 
+def _url(text: str) -> sa.URL:
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError:
+        raise RegistryError(
+            "The database's URL is not readable. Write sqlite:///file or postgresql+psycopg://…"
+        ) from None
+    match url.get_backend_name():
+        case "postgresql":
+            return url.set(drivername="postgresql+psycopg")
+        case "sqlite" if url.database and url.database != ":memory:":
+            return url.set(drivername="sqlite+pysqlite")
+        case other:
+            raise RegistryError(f"The registry lives in a SQLite file or in PostgreSQL, not in {other}.")
+
+
 def _engine(url: sa.URL, wait_s: float) -> sa.Engine:
     options: dict[str, Any] = {"pool_size": 2, "max_overflow": 2, "pool_timeout": wait_s, "hide_parameters": True}
     if url.get_backend_name() == "postgresql":
         wait_ms = round(wait_s * 1000)
         limits = f"-c lock_timeout={wait_ms} -c statement_timeout={wait_ms * 6}"
-        return sa.create_engine(url, **options, connect_args={"connect_timeout": round(wait_s), "options": limits})
+        try:
+            return sa.create_engine(url, **options, connect_args={"connect_timeout": round(wait_s), "options": limits})
+        except ModuleNotFoundError:
+            raise RegistryError("PostgreSQL needs its driver: install unisono[postgres].") from None
     engine = sa.create_engine(url, **options, poolclass=sa.QueuePool, connect_args={"timeout": wait_s})
 
     @sa.event.listens_for(engine, "connect")

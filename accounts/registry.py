@@ -52,8 +52,10 @@ from accounts.tables import (
 from accounts.vault import SealedValue, Vault, key_id_of
 
 __all__ = [
+    "Change",
     "Conflict",
     "DatabaseDown",
+    "LiveRow",
     "NotFound",
     "Recorded",
     "Registry",
@@ -136,6 +138,12 @@ class Registry:
                 self._thread.recorded = None
 
     # ---- Reading
+
+    @contextmanager
+    def view(self) -> Iterator[None]:
+        """Every read inside sees the same moment."""
+        with self._reads():
+            yield
 
     def accounts(self) -> list[Account]:
         with self._reads() as session:
@@ -298,9 +306,12 @@ class Registry:
     def close(
         self, account_id: str, *, by: str, why: str, drop_credentials: bool = False, version: int | None = None
     ) -> Account:
-        """No longer under management, for good; its history stays, its credentials only unless dropped."""
+        """No longer under management, for good: it leaves its groups. History and, unless dropped, keys stay."""
         with self.together() as recorded:
             account = self._set_state(account_id, "close", AccountState.CLOSED, by, why, version)
+            for group in self.groups():
+                rest = [w for w in group.weights if w.account_id != account_id]
+                self.set_weights(group.group_id, rest, by=by, why=why)
             if drop_credentials:
                 self._replace_credentials(recorded, account_id, {}, by, why)
         return account

@@ -45,11 +45,11 @@ class Vault:
         return f"Vault(key_id={self.key_id!r})"
 
     @classmethod
-    def from_file(cls, path: Path, *, environ: Mapping[str, str] = os.environ) -> Vault:
+    def from_file(cls, path: Path | str, *, environ: Mapping[str, str] = os.environ) -> Vault:
         """The key from systemd's credentials directory when it holds one, else from `path`."""
         handed_over = credentials_directory_key(environ)
         # systemd guards its directory itself, and shows access lists as group bits: the mode says nothing there.
-        return cls(_read_key(handed_over, guarded=True) if handed_over else _read_key(path, guarded=False))
+        return cls(_read_key(handed_over, guarded=True) if handed_over else _read_key(Path(path), guarded=False))
 
     def seal(self, account_id: str, credentials: Credentials) -> dict[str, SealedValue]:
         """Every field sealed on its own, for this account only."""

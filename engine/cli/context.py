@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from engine import config as configuration
 from engine.cli.exits import Exit
@@ -31,7 +32,7 @@ CONFIG_DEFAULT = Path("unisono.toml")
 
 def fail(message: str, code: Exit = Exit.ERROR) -> NoReturn:
     """Say what happened, what was not done and what to do next; then leave with `code`."""
-    errors.print(f"[red]✗[/red] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[red]✗[/red] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(int(code))
 
 
@@ -41,7 +42,7 @@ def read_config(path: Path) -> configuration.Config:
         text_config = configuration.load(path, known_venues=frozenset(venues()))
     except configuration.ConfigError as error:
         for line in error.errors:
-            errors.print(f"[red]✗[/red] {line}", highlight=False, soft_wrap=True)
+            errors.print(f"[red]✗[/red] {escape(line)}", highlight=False, soft_wrap=True)
         errors.print("Nothing was started or changed. Every setting is explained in config.example.toml.")
         raise typer.Exit(int(Exit.CONFIG)) from None
     return text_config

@@ -26,7 +26,7 @@ class Profile(msgspec.Struct, frozen=True):
     """A venue and what the configuration says of it."""
 
     venue: Venue
-    endpoints: Mapping[str, str] = {}  # "site.environment.kind" -> url
+    overrides: Mapping[str, str] = {}  # "site.environment.kind" -> url
     allow_hosts: Collection[str] = ()
 
 
@@ -38,11 +38,20 @@ class Composer(msgspec.Struct, frozen=True):
     def compose(
         self, account: Account, urls: Mapping[str, str] = {}, optional: Collection[str] = ()
     ) -> tuple[Connection, ...]:
-        return compose(account, self.profile(account.venue), urls, optional)
+        profile = self.profile(account.venue)
+        return compose(
+            account,
+            profile.venue,
+            overrides=profile.overrides,
+            allow_hosts=profile.allow_hosts,
+            urls=urls,
+            optional=optional,
+        )
 
     def check(self, venue: str, environment: str, kind: str, url: str) -> None:
         """Raises RegisterError unless a connection of this kind may point there."""
-        check_url(self.profile(venue), environment, kind, url)
+        profile = self.profile(venue)
+        check_url(profile.venue, environment, kind, url, profile.allow_hosts)
 
     def credential_fields(self, venue: str) -> tuple[str, ...]:
         return self.profile(venue).venue.credential_fields
@@ -55,51 +64,72 @@ class Composer(msgspec.Struct, frozen=True):
 
 
 def compose(
-    account: Account, profile: Profile, urls: Mapping[str, str] = {}, optional: Collection[str] = ()
+    account: Account,
+    venue: Venue,
+    *,
+    overrides: Mapping[str, str] = {},
+    allow_hosts: Collection[str] = (),
+    urls: Mapping[str, str] = {},
+    channels: Mapping[str, tuple[str, ...]] = {},
+    optional: Collection[str] = (),
 ) -> tuple[Connection, ...]:
     """One connection per endpoint kind, shared feeds among them; the registry assigns their keys.
 
-    `urls` are this account's own addresses by kind; they go before the configuration's, which go before the venue's.
-    Kinds that the venue marks optional are made when `optional` or `urls` names them.
+    `urls` and `channels` are by kind. An address in `urls` goes before one in `overrides` (by
+    "site.environment.kind", as the configuration has them), which goes before the venue's own. Kinds that the venue
+    marks optional are made when `optional` or `urls` names them.
     """
-    venue = profile.venue
     place = next((p for p in venue.places if (p.site, p.environment) == (account.site, account.environment)), None)
     if place is None:
         known = ", ".join(f"{p.site}/{p.environment}" for p in venue.places)
         raise RegisterError(f"{venue.name} has no {account.site}/{account.environment}. Known: {known}.")
     prefix = f"{account.site}.{account.environment}."
-    configured = {k.removeprefix(prefix): url for k, url in profile.endpoints.items() if k.startswith(prefix)}
-    for kind in (*urls, *configured, *optional):
-        endpoint(venue, kind)
-    asked = {*urls, *optional}
+    configured = {k.removeprefix(prefix): url for k, url in overrides.items() if k.startswith(prefix)}
+    for name in (*urls, *configured, *channels, *optional):
+        endpoint(venue, name)
+    known_urls = {**place.urls, **configured, **urls}
+    wanted = [e for e in venue.endpoints if not e.optional or e.name in urls or e.name in optional]
+    for kind in wanted:
+        if kind.name not in known_urls:
+            raise RegisterError(f"{venue.name} has no {kind.name} address on {account.site}/{account.environment}.")
+        check_url(venue, account.environment, kind.name, known_urls[kind.name], allow_hosts)
     return tuple(
-        _connection(account, profile, kind, {**place.urls, **configured, **urls})
-        for kind in venue.endpoints
-        if not kind.optional or kind.name in asked
+        Connection(
+            connection_key="",
+            client_key="",
+            listener=kind.listener,
+            listener_id=account.account_id if kind.listener is Listener.ACCOUNT else venue.name,
+            venue=venue.name,
+            site=account.site,
+            environment=account.environment,
+            kind=kind.name,
+            url=known_urls[kind.name],
+            requires_auth=kind.requires_auth,
+            keep_alive=kind.transport is Transport.STREAM,
+            channels=channels.get(kind.name, kind.channels),
+        )
+        for kind in wanted
     )
 
 
-def check_url(profile: Profile, environment: str, kind: str, url: str) -> None:
+def check_url(venue: Venue, environment: str, kind: str, url: str, allow_hosts: Collection[str] = ()) -> None:
     """Raises RegisterError unless a connection of this kind and environment may point to `url`."""
-    venue = profile.venue
-    allowed = _SCHEMES[endpoint(venue, kind).transport]
+    schemes = _SCHEMES[endpoint(venue, kind).transport]
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
         raise RegisterError(f"{url!r} is no address: {error}.") from None
-    if parts.scheme not in allowed or not host:
-        raise RegisterError(f"{url!r} is no address for {kind}: it must begin with {' or '.join(allowed)}://.")
+    if parts.scheme not in schemes or not host:
+        raise RegisterError(f"{url!r} is no address for {kind}: it must begin with {' or '.join(schemes)}://.")
     if "@" in parts.netloc or parts.fragment or parts.query or not url.isprintable() or " " in url:
         raise RegisterError(f"{url!r} has a part that does not belong there: a user, a query, a fragment or a space.")
     if is_loopback(host):
         return
     if parts.scheme in ("ws", "http"):
-        raise RegisterError(
-            f"{url} is not encrypted: plain {parts.scheme} is for this machine only. Use {allowed[0]}://."
-        )
+        raise RegisterError(f"{url} is not encrypted: plain {parts.scheme} is for this machine only.")
     own = {urlsplit(u).hostname for p in venue.places if p.environment == environment for u in p.urls.values()}
-    if host not in own and host not in {h.lower() for h in profile.allow_hosts}:
+    if host not in own and host not in {h.lower() for h in allow_hosts}:
         raise RegisterError(
             f"{host} is not a {environment} host of {venue.name}. If it is meant, add it to the configuration: "
             f'[venues.{venue.name}] allow_hosts = ["{host}"]'
@@ -122,23 +152,3 @@ def endpoint(venue: Venue, kind: str) -> EndpointKind:
         if found.name == kind:
             return found
     raise RegisterError(f"{venue.name} has no endpoint {kind}. Known: {', '.join(e.name for e in venue.endpoints)}.")
-
-
-def _connection(account: Account, profile: Profile, kind: EndpointKind, urls: Mapping[str, str]) -> Connection:
-    if kind.name not in urls:
-        raise RegisterError(f"{account.venue} has no {kind.name} address on {account.site}/{account.environment}.")
-    check_url(profile, account.environment, kind.name, urls[kind.name])
-    return Connection(
-        connection_key="",
-        client_key="",
-        listener=kind.listener,
-        listener_id=account.account_id if kind.listener is Listener.ACCOUNT else account.venue,
-        venue=account.venue,
-        site=account.site,
-        environment=account.environment,
-        kind=kind.name,
-        url=urls[kind.name],
-        requires_auth=kind.requires_auth,
-        keep_alive=kind.transport is Transport.STREAM,
-        channels=kind.channels,
-    )
