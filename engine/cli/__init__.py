@@ -6,6 +6,9 @@ import sys
 
 import typer
 
+from engine.cli import accounts, groups
+from engine.cli.init import init
+
 app = typer.Typer(
     name="unisono",
     help="Keeps every managed brokerage account in step: one plan, all accounts, nothing lost.",
@@ -13,6 +16,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+
+app.command()(init)
+app.add_typer(accounts.app)
+app.add_typer(groups.app)
 
 
 def main() -> None:

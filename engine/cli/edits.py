@@ -40,6 +40,9 @@ CredentialsOption = Annotated[
 ]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many changes at most.")]
 
+_TOLD_WHEN_NEW = {"account": ("name", "venue", "site", "environment", "state"), "connection": ("url", "channels")}
+_MOST_ROWS = 100  # of a diff on the screen; `--json` and `history` have them all
+
 FOLLOWS = "The running engine follows within a second."
 
 
@@ -103,7 +106,9 @@ def tell(changes: Sequence[Change], dry_run: bool, as_json: bool, notes: Sequenc
         print_json({"dry_run": dry_run, "changes": changes, "notes": notes})
         return
     if changes:
-        console.print(changes_table(changes, history=False))
+        console.print(changes_table(changes[:_MOST_ROWS], history=False))
+    if len(changes) > _MOST_ROWS:
+        console.print(f"… and {len(changes) - _MOST_ROWS} more.")
     for note in notes:
         errors.print(Text(f"! {note}", style="yellow"))
     if not changes:
@@ -136,14 +141,16 @@ def changes_table(changes: Sequence[Change], *, history: bool) -> Table:
 
 
 def differences(change: Change) -> list[str]:
-    """One line for each field that came, went or changed."""
+    """One line for each field that changed; one line in all for what is new."""
     before, after = _flat(change.before or {}), _flat(change.after or {})
-    lines = []
-    for field in sorted(before.keys() | after.keys()):
-        old, new = before.get(field), after.get(field)
-        if old != new and field != "version":
-            lines.append(f"{field}: {_shown(old)} → {_shown(new)}" if change.before else f"{field}: {_shown(new)}")
-    return lines
+    if change.before is None:
+        told = _TOLD_WHEN_NEW.get(change.kind, after.keys())
+        return [" · ".join(f"{field} {_shown(after[field])}" for field in told if after.get(field))]
+    return [
+        f"{field}: {_shown(before.get(field))} → {_shown(after.get(field))}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field) and field != "version"
+    ]
 
 
 def moment(at_ms: int | None) -> str:
