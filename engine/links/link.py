@@ -1,0 +1,431 @@
+"""Does. One connection at run time: carries out what `scheduler/link.py` decides, and listens."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskGroup
+
+from accounts.model import Connection, Credentials
+from engine.core.venue import Catalogue, Conversation, Frame, Notice, Priority, Said, Venue
+from engine.links.hearer import Hearer, LinkView
+from engine.wire import rate
+from engine.wire.stream import Closed, Dial, NotOpened, NotSent, Socket
+from scheduler import link as life
+from scheduler.clock import Clock
+from scheduler.link import Action, Phase, Signal
+
+log = structlog.get_logger("links")
+
+_ON_PURPOSE = "closed on purpose"
+_HANDOVER_S = 5.0  # a replaced socket is still listened to for so long: answers may be on their way
+_UNREADABLE_LIMIT, _UNREADABLE_WINDOW_S = 20, 60.0
+
+
+class _Session:
+    """One socket's time, from its turn to dial to its end."""
+
+    __slots__ = (
+        "blocked", "conversation", "facts_ms", "heard_ms", "heard_s", "opened_ms", "pong_ms", "socket", "unreadable_s",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.socket: Socket | None = None
+        self.conversation: Conversation | None = None
+        self.opened_ms = self.heard_ms = 0
+        self.heard_s = 0.0
+        self.pong_ms: int | None = None
+        self.facts_ms: dict[str, int] = {}
+        self.blocked = False  # waits for room, so that nothing is read
+        self.unreadable_s: deque[float] | None = None
+
+
+class _Ended(Exception):
+    """This socket is given up, for a reason of our own or the venue's."""
+
+
+class _CredentialsRefused(Exception):
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"credentials refused: {code} {reason}")
+        self.code, self.reason = code, reason
+
+
+class House(msgspec.Struct, frozen=True, kw_only=True):
+    """What all links share."""
+
+    clock: Clock
+    dial: Dial
+    budgets: rate.Budgets
+    venues: Mapping[str, Venue]
+    options: Mapping[str, Mapping[str, str]]
+    credentials: Callable[[str], Credentials]
+    catalogue: Callable[[str, str], Catalogue]
+    hearer: Hearer
+    pulse: life.Pulse
+    rng: random.Random
+    venue_now_ms: Callable[[str, str], int]
+
+
+class Link:
+    """One connection at run time."""
+
+    __slots__ = (
+        "_down_since_ms", "_house", "_latest", "_life", "_opening", "_scopes", "_session", "_tasks", "_up",
+        "connection", "frames", "last_error", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self, house: House, tasks: TaskGroup, connection: Connection, down_since_ms: int | None = None
+    ) -> None:
+        self.connection = connection
+        self.frames = self.sent = 0
+        self.last_error = ""
+        self._house, self._tasks = house, tasks
+        self._life = life.Link(keep_alive=connection.keep_alive)
+        self._session: _Session | None = None  # the one in use
+        self._opening: _Session | None = None  # the one that is to be used next
+        self._latest = _Session()  # the one in use, or the last that was
+        self._scopes: set[anyio.CancelScope] = set()
+        self._up = False  # on_live was called, and no on_down since
+        self._down_since_ms = down_since_ms
+
+    # ---- for the engine
+
+    @property
+    def phase(self) -> Phase:
+        return self._life.phase
+
+    @property
+    def live(self) -> bool:
+        """Everything that the venue has to tell is believed to arrive here."""
+        return self._life.phase is Phase.LIVE
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """That of the socket in use. Say and send in one go, without a pause: a replacement has its own."""
+        return self._session.conversation if self._session is not None else None
+
+    async def send(self, frame: Frame) -> None:
+        """Over the socket in use, without waiting. Raises NotSent."""
+        session = self._session
+        if session is None or session.socket is None:
+            raise NotSent(f"the connection is {self.phase.value}", written=False)
+        session.socket.send(frame)
+        self.sent += 1
+
+    def view(self) -> LinkView:
+        session, life_now = self._latest, self._life
+        waits = life_now.phase is Phase.DOWN
+        return LinkView(
+            connection=self.connection,
+            phase=life_now.phase,
+            opened_at_ms=session.opened_ms or None,
+            last_heard_at_ms=session.heard_ms or None,
+            last_fact_at_ms=dict(session.facts_ms),
+            last_pong_at_ms=session.pong_ms,
+            attempts=life_now.attempts,
+            last_error=self.last_error,
+            retry_in_s=max(0.0, life_now.retry_at_s - self._house.clock.monotonic_s()) if waits else None,
+            frames=self.frames,
+            sent=self.sent,
+        )
+
+    # ---- for Links
+
+    def start(self) -> None:
+        self._signal(Signal.WANTED)
+
+    def stop(self) -> int | None:
+        """Close for good, politely; the sockets say goodbye in tasks of their own. Since when it is down."""
+        if self._session is not None:
+            self._lost(self._session.heard_ms, _ON_PURPOSE)
+        self._session = self._opening = None
+        self._signal(Signal.UNWANTED)
+        return self._down_since_ms
+
+    def mute(self, why: str) -> None:
+        """Its socket lives, but what it should have told it did not."""
+        session = self._session
+        if session is None or self._life.phase is not Phase.LIVE:
+            return
+        # Unknown since when. The channel that is silent for longest tells, and one that never told a fact proves
+        # nothing at all since the opening.
+        since_ms = min((session.facts_ms.get(c, session.opened_ms) for c in self.connection.channels), default=0)
+        self._lost(since_ms or session.opened_ms, f"mute: {why}")
+        self._signal(Signal.MUTED)
+
+    def look(self, signal: Signal, *, stalled: bool = False) -> Action | None:
+        """The pulse or the watch passes by."""
+        session = self._session
+        if session is not None:
+            if session.heard_s > self._life.last_heard_s:
+                self._step(Signal.HEARD, session.heard_s)
+            if session.blocked and self._life.pinged_s is not None:
+                self._step(Signal.HEARD, self._house.clock.monotonic_s())  # we do not listen: no silence of theirs
+        if stalled:
+            self._signal(Signal.STALLED)
+        return self._signal(signal)
+
+    # ---- what was decided is carried out
+
+    def _step(self, signal: Signal, now_s: float) -> Action | None:
+        house = self._house
+        self._life, action = life.step(self._life, signal, now_s=now_s, pulse=house.pulse, chance=house.rng.random())
+        return action
+
+    def _signal(self, signal: Signal) -> Action | None:
+        before = self._life.phase
+        action = self._step(signal, self._house.clock.monotonic_s())
+        after = self._life.phase
+        if after is not before:
+            log.debug("link", connection=self.connection.connection_key, before=before, after=after, on=signal)
+            if after in (Phase.IDLE, Phase.HALTED):
+                for scope in self._scopes:
+                    scope.cancel()
+                return action
+        match action:
+            case Action.OPEN | Action.REPLACE:
+                self._tasks.start_soon(self._hold)
+            case Action.PING:
+                self._ping()
+            case Action.CLOSE:
+                self._give_up(
+                    f"not ready within {self._house.pulse.open_timeout_s:g} s of opening"
+                    if before is Phase.OPENING
+                    else f"silent: nothing heard within {self._house.pulse.pong_wait_s:g} s of a ping"
+                )
+            case Action.ABANDON:
+                opening, self._opening = self._opening, None
+                _abort(opening)
+        return action
+
+    def _give_up(self, why: str) -> None:
+        self.last_error = why
+        session, self._session = self._session, None
+        if session is not None:
+            self._lost(session.heard_ms, why)
+        else:
+            session, self._opening = self._opening, None
+        _abort(session)
+
+    def _lost(self, last_heard_ms: int, why: str) -> None:
+        self.last_error = why
+        if self._up:
+            self._up = False
+            self._down_since_ms = last_heard_ms
+            log.info("down", connection=self.connection.connection_key, last_heard_ms=last_heard_ms, reason=why)
+            self._house.hearer.on_down(self.connection, last_heard_ms, why)
+
+    def _ping(self) -> None:
+        session = self._session
+        assert session is not None, "only an open socket is pinged"
+        assert session.socket is not None
+        assert session.conversation is not None
+        frames = session.conversation.beat(self._house.clock.now_ms())
+        if not frames:
+            self._tasks.start_soon(self._protocol_ping, session, session.socket)
+        try:
+            for frame in frames:
+                session.socket.send(frame)
+        except NotSent as error:
+            log.debug("ping_not_sent", connection=self.connection.connection_key, reason=str(error))
+
+    async def _protocol_ping(self, session: _Session, socket: Socket) -> None:
+        try:
+            await socket.ping()
+        except Closed:
+            return
+        session.heard_s, session.pong_ms = self._house.clock.monotonic_s(), self._house.clock.now_ms()
+        session.heard_ms = session.pong_ms
+
+    # ---- one socket
+
+    async def _hold(self) -> None:
+        """One socket, from its turn to its end; and when that leaves the link down, the wait for the next try."""
+        clock = self._house.clock
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                await self._one_socket()
+                due_s = self._life.retry_at_s
+                while self._life.phase is Phase.DOWN and self._life.retry_at_s == due_s:
+                    await clock.sleep(max(0.0, due_s - clock.monotonic_s()))
+                    self._signal(Signal.TICK)
+            finally:
+                self._scopes.discard(scope)
+
+    async def _one_socket(self) -> None:
+        session = self._opening = _Session()
+        try:
+            refused, why = await self._until_end(session)
+            self._ended(session, refused, why)
+        finally:
+            if session.socket is not None:
+                with anyio.CancelScope(shield=True):
+                    await session.socket.close()
+            session.socket = session.conversation = None
+
+    async def _until_end(self, session: _Session) -> tuple[_CredentialsRefused | None, str]:
+        """Why it ended; the first is set when nothing may be tried again."""
+        try:
+            await self._open(session)
+            await self._listen(session)
+        except (_Ended, NotOpened, NotSent) as error:
+            return None, str(error)
+        except _CredentialsRefused as error:
+            return error, str(error)
+        except Closed as error:
+            assert session.conversation is not None, "only what was open can be closed"
+            said = session.conversation.closed(error.code, error.reason)
+            if said is not None and said.notice is Notice.AUTH_REFUSED:
+                return _CredentialsRefused(said.code, said.detail), str(error)
+            if said is not None:
+                self._house.hearer.on_said(self.connection, said)
+            return None, str(error)
+        except Exception as error:
+            # A mistake of ours while reading or keeping what was said: it is lost, so this counts as a loss.
+            log.exception("link_failed", connection=self.connection.connection_key)
+            return None, f"failed inside: {type(error).__name__}: {error}"
+
+    async def _open(self, session: _Session) -> None:
+        house, connection = self._house, self.connection
+        venue = house.venues[connection.venue]
+        await house.budgets.take([rate.scope(venue.opens, venue.name, connection.listener_id)], Priority.LIVENESS)
+        credentials = None
+        if connection.requires_auth:
+            try:
+                credentials = house.credentials(connection.listener_id)
+            except Exception as error:  # whatever the vault raises: without a key there is nothing to try
+                raise _CredentialsRefused("credentials", f"{type(error).__name__}: {error}") from error
+        session.conversation = venue.converse(
+            kind=connection.kind,
+            channels=connection.channels,
+            credentials=credentials,
+            environment=connection.environment,
+            catalogue=house.catalogue(connection.venue, connection.environment),
+            options={**venue.options, **house.options.get(venue.name, {})},
+        )
+        session.socket = await house.dial(connection.url, connection.venue)
+        session.opened_ms = session.heard_ms = house.clock.now_ms()
+        self._signal(Signal.OPENED)
+        for frame in session.conversation.open(house.venue_now_ms(connection.venue, connection.environment)):
+            session.socket.send(frame)
+
+    async def _listen(self, session: _Session) -> NoReturn:
+        """The hot path: until the socket ends."""
+        assert session.socket is not None
+        assert session.conversation is not None
+        house, connection, facts_ms = self._house, self.connection, session.facts_ms
+        recv, hear = session.socket.recv, session.conversation.hear
+        now_ms, monotonic_s = house.clock.now_ms, house.clock.monotonic_s
+        hearer, on_heard = house.hearer, house.hearer.on_heard
+        while True:
+            frame = await recv()
+            at_ms = now_ms()
+            session.heard_s, session.heard_ms = monotonic_s(), at_ms
+            self.frames += 1
+            try:
+                heard = hear(frame, at_ms)
+            except Exception as error:  # a dialect must not raise; when it does, the link lives on
+                self._unreadable(session, frame, f"{type(error).__name__}: {error}")
+                continue
+            if heard.facts or heard.instruments:
+                facts_ms[heard.channel] = at_ms
+                on_heard(connection, heard, at_ms)
+                if hearer.full:
+                    session.blocked = True
+                    await hearer.room()
+                    session.blocked = False
+            if heard.replies:
+                for reply in heard.replies:
+                    hearer.on_reply(connection, reply)
+            if heard.frames:
+                for answer in heard.frames:
+                    session.socket.send(answer)
+            if heard.said:
+                for said in heard.said:
+                    self._said(session, frame, said)
+
+    def _said(self, session: _Session, frame: bytes, said: Said) -> None:
+        match said.notice:
+            case Notice.READY:
+                self._ready(session)
+                return
+            case Notice.PONG:
+                session.pong_ms = session.heard_ms
+                return
+            case Notice.UNREADABLE:
+                self._unreadable(session, frame, said.detail)
+                return
+            case Notice.AUTH_REFUSED:
+                raise _CredentialsRefused(said.code, said.detail)
+        self._house.hearer.on_said(self.connection, said)
+        match said.notice:
+            case Notice.RETRY:
+                raise _Ended(f"the venue says: later ({said.code} {said.detail})")
+            case Notice.CLOSING_SOON if session is self._session:
+                self._signal(Signal.CLOSING_SOON)
+            case Notice.CHANNEL_LOST if session is self._session:
+                self.mute(f"{said.code} {said.detail}")
+            case Notice.CHANNEL_LOST if session is self._opening:
+                raise _Ended(f"a channel is not delivered ({said.code} {said.detail})")
+
+    def _ready(self, session: _Session) -> None:
+        if session is not self._opening:
+            return
+        replaced, self._session, self._opening = self._session, session, None
+        self._latest = session
+        self._signal(Signal.READY)
+        if replaced is not None and replaced.socket is not None:
+            self._tasks.start_soon(self._retire, replaced.socket)
+        was_down_since_ms, self._down_since_ms = self._down_since_ms, None
+        self._up = True
+        log.info("live", connection=self.connection.connection_key, was_down_since_ms=was_down_since_ms)
+        self._house.hearer.on_live(self.connection, was_down_since_ms)
+
+    async def _retire(self, socket: Socket) -> None:
+        await self._house.clock.sleep(_HANDOVER_S)
+        await socket.close()
+
+    def _unreadable(self, session: _Session, frame: bytes, why: str) -> None:
+        self._house.hearer.on_unreadable(self.connection, frame, why)
+        if session.unreadable_s is None:
+            session.unreadable_s = deque(maxlen=_UNREADABLE_LIMIT)
+        times_s = session.unreadable_s
+        times_s.append(session.heard_s)
+        if len(times_s) == _UNREADABLE_LIMIT and session.heard_s - times_s[0] <= _UNREADABLE_WINDOW_S:
+            raise _Ended(f"{_UNREADABLE_LIMIT} unreadable frames within a minute, the last: {why}")
+
+    def _ended(self, session: _Session, refused: _CredentialsRefused | None, why: str) -> None:
+        """The end of one that was replaced or given up before changes nothing."""
+        if session is self._session:
+            self._session = None
+            self._lost(session.heard_ms, why)
+            end = Signal.CLOSED
+        elif session is self._opening:
+            self._opening = None
+            self.last_error = why
+            log.info("not_opened", connection=self.connection.connection_key, reason=why)
+            end = Signal.FAILED
+        else:
+            return
+        if refused is None:
+            self._signal(end)
+            return
+        if self._session is not None:  # its replacement was refused
+            self._lost(self._session.heard_ms, why)
+        self._session = self._opening = None
+        self._signal(Signal.REFUSED)
+        log.error("halted", connection=self.connection.connection_key, code=refused.code, reason=refused.reason)
+        self._house.hearer.on_halted(self.connection, refused.code, refused.reason)
+
+
+def _abort(session: _Session | None) -> None:
+    if session is not None and session.socket is not None:
+        session.socket.abort()

@@ -1,0 +1,1 @@
+"""The only outbound sockets: streams, HTTP, and the budgets that both obey."""
