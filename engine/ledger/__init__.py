@@ -2,17 +2,21 @@
 
 from engine.ledger.facts import FactRow, Source, row
 from engine.ledger.ledger import Ledger, reader
+from engine.ledger.lock import AlreadyOwned, Ownership, own
 from engine.ledger.upgrade import SchemaTooNew, upgrade
 from engine.ledger.writer import Health, LedgerDown, LedgerFull
 
 __all__ = [
+    "AlreadyOwned",
     "FactRow",
     "Health",
     "Ledger",
     "LedgerDown",
     "LedgerFull",
+    "Ownership",
     "SchemaTooNew",
     "Source",
+    "own",
     "reader",
     "row",
     "upgrade",

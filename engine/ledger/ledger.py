@@ -37,15 +37,16 @@ class Ledger:
         ledger._writer.start()
         return ledger
 
-    async def write(self, job: Callable[[sa.Connection], T]) -> T:
+    async def write(self, job: Callable[[sa.Connection], T], *, closes_group: bool = False) -> T:
         """Run `job` in a transaction; what it returned, once that is durable.
 
         Raises what the job raised (then nothing of it was written), LedgerDown when the database fails, LedgerFull.
         `job` runs on the writer's thread, after everything that was appended or posted before, and may be run more
-        than once until it is committed once. A caller that is cancelled does not know whether it was written.
+        than once until it is committed once. With `closes_group` its transaction holds nothing that is appended
+        later. A caller that is cancelled does not know whether it was written.
         """
         future = asyncio.get_running_loop().create_future()
-        self._writer.submit(Entry(job=job, future=future))
+        self._writer.submit(Entry(job=job, future=future, closes_group=closes_group))
         written: T = await future
         return written
 

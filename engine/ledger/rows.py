@@ -16,7 +16,7 @@ Row = tuple[Any, ...]
 
 _COMPILERS: dict[str, tuple[Any, Any]] = {  # both with positional parameters, so that rows stay tuples
     "sqlite": (sqlite.insert, sqlite.dialect(paramstyle="qmark")),
-    "postgresql": (postgresql.insert, postgresql.psycopg.dialect(paramstyle="format")),
+    "postgresql": (postgresql.insert, postgresql.psycopg.dialect(paramstyle="format")),  # type: ignore[no-untyped-call]
 }
 
 
@@ -26,10 +26,23 @@ def columns(table: sa.Table) -> tuple[str, ...]:
     return tuple(c.name for c in table.columns if c is not table.autoincrement_column)
 
 
-def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Row], *, once: bool = False) -> None:
-    """Insert all rows; with `once`, rows whose key is already there are passed over."""
-    if rows:
-        connection.exec_driver_sql(_insert(connection.dialect.name, table, once), list(rows))
+def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Row], *, once: bool = False) -> int:
+    """Insert all rows; with `once`, rows whose key is already there are passed over. Returns how many are new."""
+    if not rows:
+        return 0
+    return connection.exec_driver_sql(_insert(connection.dialect.name, table, once), list(rows)).rowcount
+
+
+def change(connection: sa.Connection, update: sa.Update, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Run an update (written once, as a constant) for each row of its bound values; returns how many rows it hit.
+
+    Values go to the driver as they are: text for Decimal and enumerations.
+    """
+    if not rows:
+        return 0
+    sql, names, constants = _update(connection.dialect.name, update)
+    tuples = [tuple([row[n] if n in row else constants[n] for n in names]) for row in rows]
+    return connection.exec_driver_sql(sql, tuples).rowcount
 
 
 def upsert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
@@ -50,3 +63,9 @@ def _insert(dialect_name: str, table: sa.Table, once: bool) -> str:
     if once:
         statement = statement.on_conflict_do_nothing()
     return str(statement.compile(dialect=dialect, column_keys=list(columns(table))))
+
+
+@cache
+def _update(dialect_name: str, update: sa.Update) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
+    compiled = update.compile(dialect=_COMPILERS[dialect_name][1])
+    return str(compiled), tuple(compiled.positiontup or ()), compiled.params

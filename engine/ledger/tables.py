@@ -193,14 +193,22 @@ run = sa.Table(
     metadata,
     _text("run_id", primary_key=True),
     _text("kind"),
-    _text("scope"),
-    _ms("as_of_ms"),
-    _ms("started_at_ms"),
-    _ms("finished_at_ms", nullable=True),
     _text("verdict"),
+    _ms("began_at_ms"),
+    _ms("ended_at_ms"),
     _text("result_hash"),
-    _text("body"),
-    sa.Index("run_by_time", "started_at_ms"),
+    _text("body"),  # the whole run, byte for byte as it was hashed
+    sa.Index("run_by_time", "began_at_ms"),
+)
+
+run_account = sa.Table(
+    "run_account",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("run.run_id"), primary_key=True),
+    _text("account_id", primary_key=True),
+    _text("verdict"),
+    _ms("began_at_ms"),
+    sa.Index("run_account_latest", "account_id", "began_at_ms"),
 )
 
 break_ = sa.Table(
@@ -210,13 +218,16 @@ break_ = sa.Table(
     _text("break_id", primary_key=True),  # stays the same over runs
     _text("account_id"),
     _text("code"),
+    _text("severity"),
+    _text("cause"),
     _text("instrument"),
     _text("field"),
-    sa.Column("v", sa.Text),
-    sa.Column("l", sa.Text),
-    sa.Column("difference", sa.Text),
-    _text("cause"),
-    _text("body"),
+    sa.Column("venue", sa.Text),
+    sa.Column("ledger", sa.Text),
+    sa.Column("difference", DecimalText),
+    _ms("first_seen_ms"),
+    _ms("last_seen_ms"),
+    sa.Column("runs_seen", sa.Integer, nullable=False),
     sa.Index("break_by_id", "break_id"),
 )
 
@@ -231,5 +242,3 @@ audit = sa.Table(
     _text("before"),
     _text("after"),
 )
-
-APPEND_ONLY = ("fact", "child_event", "audit")

@@ -28,7 +28,7 @@ import sqlalchemy as sa
 import structlog
 
 from engine.config import Ledger as Settings
-from engine.ledger import cursors, quarantine, rows, tables
+from engine.ledger import gaps, quarantine, rows, tables
 from engine.ledger.engines import writing
 from engine.ledger.facts import FactRow
 from engine.ledger.outage import is_outage
@@ -364,7 +364,7 @@ def _named(error: Exception) -> str:
 
 def _probe(now_ms: int) -> Entry:
     """The smallest durable write; it counts for nothing in the queue."""
-    probe = Entry(job=lambda connection: cursors.move(connection, "", "writer", now_ms, now_ms))
+    probe = Entry(job=lambda connection: gaps.move_watermark(connection, "", "writer", now_ms, now_ms))
     probe.size = 0
     return probe
 

@@ -169,29 +169,30 @@ def _tables() -> None:
         "run",
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("scope", sa.Text(), nullable=False),
-        sa.Column("as_of_ms", sa.BigInteger(), nullable=False),
-        sa.Column("started_at_ms", sa.BigInteger(), nullable=False),
-        sa.Column("finished_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("began_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("result_hash", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("run_id"),
     )
-    op.create_index("run_by_time", "run", ["started_at_ms"])
+    op.create_index("run_by_time", "run", ["began_at_ms"])
     op.create_table(
         "break",
         sa.Column("run_id", sa.Text(), nullable=False),
         sa.Column("break_id", sa.Text(), nullable=False),
         sa.Column("account_id", sa.Text(), nullable=False),
         sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("severity", sa.Text(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
         sa.Column("instrument", sa.Text(), nullable=False),
         sa.Column("field", sa.Text(), nullable=False),
-        sa.Column("v", sa.Text(), nullable=True),
-        sa.Column("l", sa.Text(), nullable=True),
+        sa.Column("venue", sa.Text(), nullable=True),
+        sa.Column("ledger", sa.Text(), nullable=True),
         sa.Column("difference", sa.Text(), nullable=True),
-        sa.Column("cause", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("first_seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_ms", sa.BigInteger(), nullable=False),
+        sa.Column("runs_seen", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["run.run_id"]),
         sa.PrimaryKeyConstraint("run_id", "break_id"),
     )
@@ -230,3 +231,13 @@ def _tables() -> None:
     )
     op.create_index("child_of_account", "child", ["account_id", "state"])
     op.create_index("child_of_plan", "child", ["plan_id"])
+    op.create_table(
+        "run_account",
+        sa.Column("run_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("began_at_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_id"], ["run.run_id"]),
+        sa.PrimaryKeyConstraint("run_id", "account_id"),
+    )
+    op.create_index("run_account_latest", "run_account", ["account_id", "began_at_ms"])

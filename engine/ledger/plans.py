@@ -1,0 +1,246 @@
+"""Does. Plans, their children and intents. Every step of a child is a compare-and-set on (state, claim token)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+
+from engine.core.orders import Amend, OrderEvent, OrderState
+from engine.core.plans import Child, Plan, PlanState
+from engine.ledger import audit, rows
+from engine.ledger.tables import child, child_event, intent, plan
+
+log = structlog.get_logger("ledger")
+
+_encode = msgspec.json.Encoder().encode
+_FIXED = frozenset({"child_id", "plan_id", "account_id", "leg", "attempt", "client_order_id", "instrument", "side"})
+_CHANGING = [name for name in Child.__struct_fields__ if name not in _FIXED]
+_CLAIMED = (OrderState.PLANNED.value, OrderState.SENDING.value)
+_CHUNK = 500  # ids in one question
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One step of a child. `event` goes into its log; "" changes it without a line there."""
+
+    before: Child
+    after: Child
+    event: str = ""
+
+
+class ChildEvent(msgspec.Struct, frozen=True):
+    child_id: str
+    at_ms: int
+    event: str
+    from_state: str
+    to_state: str
+    detail: str
+
+
+# ---- plans
+
+
+def save_plan(connection: sa.Connection, one: Plan, was: PlanState | None, now_ms: int) -> bool:
+    """Stored only where its state still is `was` (None: where there is no such plan); False when it is not."""
+    row = (
+        one.plan_id,
+        one.state.value,
+        one.title,
+        one.created_at_ms,
+        one.created_by,
+        one.expires_at_ms,
+        now_ms,
+        _encode(one).decode(),
+    )
+    if was is None:
+        return rows.put(connection, plan, [row], once=True) == 1
+    values = dict(zip(rows.columns(plan), row, strict=True))
+    changed = connection.execute(
+        sa.update(plan).where(plan.c.plan_id == one.plan_id, plan.c.state == was.value).values(values)
+    )
+    return changed.rowcount == 1
+
+
+def load_plan(connection: sa.Connection, plan_id: str) -> Plan | None:
+    body = connection.scalar(sa.select(plan.c.body).where(plan.c.plan_id == plan_id))
+    return None if body is None else msgspec.json.decode(body, type=Plan)
+
+
+def load_plans(connection: sa.Connection, *, ended: bool | None = None, limit: int = 10_000) -> list[Plan]:
+    """The newest first; `ended`: only those that have ended, or that have not."""
+    query = sa.select(plan.c.body).order_by(plan.c.created_at_ms.desc(), plan.c.plan_id).limit(limit)
+    if ended is not None:
+        query = query.where(plan.c.state.in_([s.value for s in PlanState if s.ended is ended]))
+    return [msgspec.json.decode(body, type=Plan) for body in connection.scalars(query)]
+
+
+# ---- children
+
+
+def save_approved(connection: sa.Connection, one: Plan, children: Sequence[Child], now_ms: int) -> bool:
+    """The approved plan and its children, where it still is PREVIEWED; False, and nothing stored, when it is not."""
+    if not save_plan(connection, one, PlanState.PREVIEWED, now_ms):
+        return False
+    insert_children(connection, children)
+    return True
+
+
+def insert_children(connection: sa.Connection, children: Iterable[Child]) -> None:
+    rows.put(connection, child, [_row(c) for c in children])
+
+
+def load_children(connection: sa.Connection, plan_ids: Sequence[str]) -> list[Child]:
+    """Children of these plans, by plan, leg, account and attempt."""
+    found = list[Child]()
+    for start in range(0, len(plan_ids), _CHUNK):
+        query = sa.select(child).where(child.c.plan_id.in_(plan_ids[start : start + _CHUNK]))
+        found += map(_child, connection.execute(query))
+    return sorted(found, key=lambda c: (c.plan_id, c.leg, c.account_id, c.attempt))
+
+
+def load_open_children(connection: sa.Connection, account_id: str | None = None) -> list[Child]:
+    """Whatever may be out there: sending, unknown, working."""
+    states = [OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING]
+    query = sa.select(child).where(child.c.state.in_([s.value for s in states]))
+    if account_id is not None:
+        query = query.where(child.c.account_id == account_id)
+    return list(map(_child, connection.execute(query.order_by(child.c.child_id))))
+
+
+def claim(
+    connection: sa.Connection, one: Plan, children: Sequence[Child], token: str, now_ms: int, by: str
+) -> list[str]:
+    """The durable claim before the first byte: the plan goes from APPROVED to EXECUTING, its children from PLANNED
+    to SENDING under `token`, and an intent is written for each.
+
+    `children` are as they will be (SENDING, with the token). Returns the ids of those that were claimed: nothing
+    else may be sent. None are when the plan is not APPROVED any more.
+    """
+    assert all(c.state is OrderState.SENDING and c.claim_token == token for c in children), "claimed under this token"
+    if not save_plan(connection, one, PlanState.APPROVED, now_ms):
+        return []
+    taken = rows.change(
+        connection,
+        _CLAIM,
+        [{"token": token, "send_by": c.send_by_ms, "now": now_ms, "id": c.child_id} for c in children],
+    )
+    if taken != len(children):
+        mine = sa.select(child.c.child_id).where(child.c.plan_id == one.plan_id, child.c.claim_token == token)
+        claimed = set(connection.scalars(mine))
+        children = [c for c in children if c.child_id in claimed]
+    _write_intents(connection, "place", [(c.client_order_id, c, _encode(c)) for c in children], now_ms)
+    _log_events(connection, [(c.child_id, now_ms, OrderEvent.CLAIM.value, *_CLAIMED, "") for c in children])
+    audit.add(connection, now_ms, by, "execute", one.plan_id, PlanState.APPROVED.value, f"{len(children)} orders")
+    return [c.child_id for c in children]
+
+
+def record_amends(connection: sa.Connection, amends: Sequence[tuple[Child, Amend]], now_ms: int) -> None:
+    """Durable before an amendment is sent."""
+    _write_intents(connection, "amend", [(a.amend_id, c, _encode(a)) for c, a in amends], now_ms)
+    _log_events(
+        connection,
+        [(c.child_id, now_ms, "amend_requested", c.state.value, c.state.value, a.amend_id) for c, a in amends],
+    )
+
+
+def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list[Change]:
+    """Steps in their order, each only where the child still has the state and the token it had before.
+
+    Returns (and logs) those that were not taken because it had moved on. Run twice, a step changes nothing more; its
+    line in the log may then stand there twice.
+    """
+    if not changes:
+        return []
+    sets = [_as_set(c) for c in changes]
+    together = connection.begin_nested()
+    if rows.change(connection, _SET, sets) == len(changes):
+        together.commit()
+        lost = list[Change]()
+    else:  # one of them did not match: which one, only a step by itself can tell
+        together.rollback()
+        lost = [c for c, values in zip(changes, sets, strict=True) if not rows.change(connection, _SET, [values])]
+        for one in lost:
+            log.error("step_not_taken", child=one.after.child_id, was=one.before.state, event=one.event)
+    missed = set(map(id, lost))
+    _log_events(
+        connection,
+        [
+            (
+                c.after.child_id,
+                c.after.updated_at_ms,
+                c.event,
+                c.before.state.value,
+                c.after.state.value,
+                c.after.reason,
+            )
+            for c in changes
+            if c.event and id(c) not in missed
+        ],
+    )
+    return lost
+
+
+def child_events(connection: sa.Connection, child_id: str) -> list[ChildEvent]:
+    """A child's life, in order."""
+    query = sa.select(child_event).where(child_event.c.child_id == child_id).order_by(child_event.c.id)
+    return [ChildEvent(*row[1:]) for row in connection.execute(query)]
+
+
+def _write_intents(
+    connection: sa.Connection, kind: str, intents: Iterable[tuple[str, Child, bytes]], now_ms: int
+) -> None:
+    rows.put(
+        connection,
+        intent,
+        [
+            (intent_id, c.child_id, c.account_id, kind, c.claim_token, now_ms, c.send_by_ms, body.decode())
+            for intent_id, c, body in intents
+        ],
+    )
+
+
+def _log_events(connection: sa.Connection, events: Sequence[tuple[str, int, str, str, str, str]]) -> None:
+    rows.put(connection, child_event, events)
+
+
+def _row(one: Child) -> rows.Row:
+    return tuple(msgspec.to_builtins(one).values())  # fields and columns stand in one order; a test holds them to it
+
+
+def _child(row: sa.Row[Any]) -> Child:
+    return msgspec.convert(dict(row._mapping), Child)
+
+
+def _as_set(change: Change) -> dict[str, Any]:
+    after = msgspec.to_builtins(change.after)
+    return {
+        **{f"new_{name}": after[name] for name in _CHANGING},
+        "id": change.after.child_id,
+        "was_state": change.before.state.value,
+        "was_token": change.before.claim_token,
+    }
+
+
+_CLAIM = (
+    sa.update(child)
+    .where(child.c.child_id == sa.bindparam("id"), child.c.state == OrderState.PLANNED.value)
+    .values(
+        state=OrderState.SENDING.value,
+        claim_token=sa.bindparam("token"),
+        send_by_ms=sa.bindparam("send_by"),
+        updated_at_ms=sa.bindparam("now"),
+    )
+)
+
+_SET = (
+    sa.update(child)
+    .where(
+        child.c.child_id == sa.bindparam("id"),
+        child.c.state == sa.bindparam("was_state"),
+        child.c.claim_token == sa.bindparam("was_token"),
+    )
+    .values({name: sa.bindparam(f"new_{name}") for name in _CHANGING})
+)

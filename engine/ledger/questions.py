@@ -1,0 +1,165 @@
+"""Does. What people ask of the ledger: short reads over facts, for the commands and the reports."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import sqlalchemy as sa
+
+from engine.core.book import supersedes
+from engine.core.facts import FillFact, OrderFact
+from engine.core.plans import Child
+from engine.ledger import facts
+from engine.ledger.tables import child, fact
+
+_CHUNK = 500
+
+
+class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One order, ours or placed elsewhere. `state` is our child's where there is one, else the venue's word."""
+
+    account_id: str
+    instrument: str
+    side: str
+    order_type: str
+    quantity: Decimal
+    price: Decimal | None
+    filled: Decimal
+    avg_price: Decimal | None
+    state: str
+    external: bool  # no child of ours
+    client_order_id: str
+    venue_order_id: str
+    plan_id: str
+    child_id: str
+    reason: str
+    late: bool
+    updated_at_ms: int
+
+
+class FillRow(msgspec.Struct, frozen=True, kw_only=True):
+    account_id: str
+    received_at_ms: int
+    source: str
+    fill: FillFact
+
+
+def orders(
+    connection: sa.Connection, account_id: str | None = None, *, since_ms: int = 0, limit: int = 1000
+) -> list[OrderRow]:
+    """Orders that changed at or after `since_ms`, the latest first."""
+    latest = dict[tuple[str, str], OrderFact]()
+    query = sa.select(fact.c.account_id, fact.c.body).where(fact.c.kind == "order", fact.c.at_ms >= since_ms)
+    if account_id is not None:
+        query = query.where(fact.c.account_id == account_id)
+    for account, body in connection.execute(query.order_by(fact.c.id)):
+        told = facts.read(body)
+        assert isinstance(told, OrderFact), "kind says order"
+        known = latest.get((account, told.venue_order_id))
+        if known is None or supersedes(told, known):
+            latest[account, told.venue_order_id] = told
+    ours = _children(connection, account_id, since_ms, [o.client_order_id for o in latest.values()])
+    found = [
+        _order_row(account, order)
+        for (account, _), order in latest.items()
+        if (account, order.client_order_id) not in ours
+    ]
+    by_client = {(account, o.client_order_id): o for (account, _), o in latest.items()}
+    found += [_child_row(one, by_client.get(key)) for key, one in ours.items()]
+    return sorted(found, key=lambda o: (-o.updated_at_ms, o.account_id, o.venue_order_id))[:limit]
+
+
+def fills(
+    connection: sa.Connection, account_id: str | None = None, *, since_ms: int = 0, limit: int | None = 1000
+) -> list[FillRow]:
+    """Fills traded at or after `since_ms`, the latest first; of one told twice the account with its fee."""
+    query = (
+        sa.select(fact.c.account_id, fact.c.received_at_ms, fact.c.source, fact.c.body)
+        .where(fact.c.kind == "fill", fact.c.at_ms >= since_ms)
+        .order_by(fact.c.at_ms.desc(), fact.c.id.desc())
+    )
+    if account_id is not None:
+        query = query.where(fact.c.account_id == account_id)
+    found = dict[tuple[str, str], FillRow]()
+    for row in connection.execute(query):
+        told = facts.read(row.body)
+        assert isinstance(told, FillFact), "kind says fill"
+        key = (row.account_id, told.fill_id)
+        if key not in found and len(found) == limit:
+            break
+        if key not in found or told.fee is not None:
+            found[key] = FillRow(
+                account_id=row.account_id, received_at_ms=row.received_at_ms, source=row.source, fill=told
+            )
+    return list(found.values())
+
+
+def last_fact_at_ms(connection: sa.Connection, account_id: str) -> int | None:
+    """When the last fact of this account was received; None without any."""
+    latest = sa.select(fact.c.received_at_ms).where(fact.c.account_id == account_id)
+    return connection.scalar(latest.order_by(fact.c.id.desc()).limit(1))
+
+
+def _children(
+    connection: sa.Connection, account_id: str | None, since_ms: int, client_order_ids: list[str]
+) -> dict[tuple[str, str], Child]:
+    """Our children that changed since then, and those the venue spoke of since then."""
+    conditions = [child.c.updated_at_ms >= since_ms]
+    named = [c for c in client_order_ids if c]
+    conditions += [child.c.client_order_id.in_(named[i : i + _CHUNK]) for i in range(0, len(named), _CHUNK)]
+    found = dict[tuple[str, str], Child]()
+    for condition in conditions:
+        query = sa.select(child).where(condition)
+        if account_id is not None:
+            query = query.where(child.c.account_id == account_id)
+        for row in connection.execute(query):
+            one = msgspec.convert(dict(row._mapping), Child)
+            found[one.account_id, one.client_order_id] = one
+    return found
+
+
+def _order_row(account_id: str, order: OrderFact) -> OrderRow:
+    return OrderRow(
+        account_id=account_id,
+        instrument=order.instrument,
+        side=order.side.value,
+        order_type=order.order_type,
+        quantity=order.quantity,
+        price=order.price,
+        filled=order.filled,
+        avg_price=order.avg_price,
+        state=order.status.value,
+        external=True,
+        client_order_id=order.client_order_id,
+        venue_order_id=order.venue_order_id,
+        plan_id="",
+        child_id="",
+        reason=order.reason,
+        late=False,
+        updated_at_ms=order.updated_at_ms,
+    )
+
+
+def _child_row(one: Child, order: OrderFact | None) -> OrderRow:
+    """Our child; how far it is filled the venue may have told later than the child was written."""
+    further = order is not None and order.filled > one.filled
+    return OrderRow(
+        account_id=one.account_id,
+        instrument=one.instrument,
+        side=one.side.value,
+        order_type=one.order_type.value,
+        quantity=one.quantity,
+        price=one.price,
+        filled=order.filled if order is not None and further else one.filled,
+        avg_price=order.avg_price if order is not None and further else one.avg_price,
+        state=one.state.value,
+        external=False,
+        client_order_id=one.client_order_id,
+        venue_order_id=one.venue_order_id,
+        plan_id=one.plan_id,
+        child_id=one.child_id,
+        reason=one.reason,
+        late=one.late,
+        updated_at_ms=max(one.updated_at_ms, 0 if order is None else order.updated_at_ms),
+    )
