@@ -1,0 +1,238 @@
+"""Decides. Plans for people: the preview's grid, what became of each order, the list of plans. Rows in, tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from engine.core.facts import Side
+from engine.core.limits import plain
+from engine.core.orders import OrderState
+from engine.core.plans import Child, Leg, Method, Plan, PlanState, Preview, PreviewRow
+
+_ZERO = Decimal(0)
+
+_STATE_STYLES = {
+    PlanState.DRAFT: "dim",
+    PlanState.PREVIEWED: "cyan",
+    PlanState.APPROVED: "blue",
+    PlanState.EXECUTING: "yellow",
+    PlanState.DONE: "green",
+    PlanState.DONE_WITH_SHORTFALL: "yellow",
+    PlanState.ABORTED: "red",
+    PlanState.EXPIRED: "dim",
+    PlanState.DISCARDED: "dim",
+}
+_ORDER_STYLES = {
+    OrderState.FILLED: "green",
+    OrderState.WORKING: "cyan",
+    OrderState.UNKNOWN: "bold yellow",
+    OrderState.REJECTED: "red",
+    OrderState.SKIPPED: "red",
+    OrderState.NOT_PLACED: "red",
+}
+
+
+def read_plan(told: Any) -> Plan:
+    """A plan from the JSON that the control door tells."""
+    return msgspec.convert(told, Plan, strict=False)
+
+
+# ---- The grid
+
+
+def preview_table(plan: Plan) -> RenderableType:
+    """The plan with its preview: a table for each leg, its totals, and below it who is skipped and why."""
+    parts: list[RenderableType] = [_headline(plan)]
+    for number, leg in enumerate(plan.legs):
+        parts.append(Text(f"{_leg_title(plan, number)}{leg_sentence(leg)}", style="bold"))
+        if plan.preview is not None:
+            parts += _leg_tables(plan.preview, number)
+    if plan.preview is None:
+        parts.append(Text(f"not previewed yet: unisono plan preview {plan.plan_id}", style="dim"))
+    return Group(*parts)
+
+
+def leg_sentence(leg: Leg) -> str:
+    """A leg in words, as in: buy BTC/USDT, 100 split equal, limit 50000."""
+    size = {
+        Method.EQUAL: f"{_of(leg.quantity)} split equally",
+        Method.PERCENT: f"{_of(leg.quantity)} split by the groups' percentages",
+        Method.UNITS: f"{_of(sum(leg.units.values(), _ZERO))} as told per account",
+        Method.NAV_PERCENT: f"{_of(leg.percent)} % of each account's net asset value",
+        Method.CHANGE: f"change each account's own position by {_of(leg.percent)} %",
+    }[leg.method]
+    if leg.method is Method.CHANGE and leg.percent == -100:
+        size = "close each account's own position"
+    side = f"{leg.side.value} " if leg.side is not None else ""
+    price = f" at {plain(leg.price)}" if leg.price is not None else ""
+    residual = f", residual {leg.residual.value.replace('_', ' ')}" if leg.quantity is not None else ""
+    reduces = ", only reducing" if leg.reduce_only else ""
+    return f"{side}{leg.instrument}: {size}, {leg.order_type.value}{price}{residual}{reduces}"
+
+
+def _headline(plan: Plan) -> Text:
+    line = Text.assemble((plan.plan_id, "bold"), " ", state_text(plan.state), f"  {plan.title}" if plan.title else "")
+    line.append(f"\nplanned by {plan.created_by} {_stamp(plan.created_at_ms)}, expires {_stamp(plan.expires_at_ms)}")
+    if plan.preview is not None:
+        line.append(f"\npreviewed {_stamp(plan.preview.taken_at_ms)}")
+        line.append(f", may drift {plain(plan.max_drift_percent)} % from ")
+        line.append(", ".join(f"{key.split('|')[-1]} {plain(price)}" for key, price in plan.preview.prices.items()))
+    if plan.approval is not None:
+        line.append(f"\napproved by {plan.approval.by} {_stamp(plan.approval.at_ms)}, ")
+        line.append(f"statement {plan.approval.statement_hash[:16]}…")
+    if plan.note:
+        line.append(f"\n{plan.note}")
+    return line
+
+
+def state_text(state: PlanState) -> Text:
+    return Text(state.value.replace("_", " "), style=_STATE_STYLES[state])
+
+
+def _leg_title(plan: Plan, number: int) -> str:
+    return f"\nLeg {number + 1} of {len(plan.legs)}: " if len(plan.legs) > 1 else "\n"
+
+
+def _leg_tables(shown: Preview, number: int) -> Iterator[RenderableType]:
+    rows = [row for row in shown.rows if row.leg == number]
+    part = [row for row in rows if row.takes_part]
+    if part:
+        yield _grid(part)
+    nobody = shown.unallocated.get(number, _ZERO)
+    unit = next((row.unit for row in rows if row.unit), "")
+    if nobody:
+        yield Text(f"{plain(nobody)} {unit} stay with nobody", style="yellow")
+    if len(part) < len(rows):
+        yield _skipped([row for row in rows if not row.takes_part])
+
+
+def _grid(rows: Sequence[PreviewRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
+    units, bases = {row.unit for row in rows}, {row.instrument.split("/")[0] for row in rows}
+    same_unit = len(units) == 1
+    totals = {
+        "quantity": plain(sum((row.quantity for row in rows), _ZERO)) if same_unit else "",
+        "base": plain(round(sum((row.base_quantity for row in rows), _ZERO), 8)),
+        "notional": money(sum((row.notional for row in rows), _ZERO)),
+        "fee": money(sum((row.fee_estimate for row in rows), _ZERO)),
+    }
+    table.add_column("Account", footer=f"{len(rows)} take part", no_wrap=True)
+    table.add_column("Side")
+    table.add_column(f"Quantity, {units.pop()}" if same_unit else "Quantity", totals["quantity"], justify="right")
+    table.add_column(f"= {bases.pop()}", totals["base"], justify="right")
+    table.add_column("Price", justify="right")
+    table.add_column("Notional", totals["notional"], justify="right")
+    table.add_column("Fee ≈", totals["fee"], justify="right")
+    table.add_column("Held → after", justify="right", no_wrap=True)
+    table.add_column("Cash after ≈", justify="right")
+    table.add_column("Weight after", justify="right")
+    table.add_column("Residual", justify="right")
+    for row in rows:
+        table.add_row(
+            row.account_id,
+            _side(row),
+            plain(row.quantity) if same_unit else f"{plain(row.quantity)} {row.unit}",
+            plain(round(row.base_quantity, 8)),
+            plain(row.price),
+            money(row.notional),
+            money(row.fee_estimate),
+            f"{plain(row.held_before)} → {plain(row.held_after)}",
+            money(row.cash_after),
+            "–" if row.weight_after is None else f"{row.weight_after:.2f} %",
+            plain(round(row.residual, 6)) if row.residual else "",
+        )
+    return table
+
+
+def _side(row: PreviewRow) -> Text:
+    return Text(row.side.value + (" ↓" if row.reduce_only else ""), style="green" if row.side is Side.BUY else "red")
+
+
+def _skipped(rows: Sequence[PreviewRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.title = Text(f"Skipped: {len(rows)}", style="bold yellow")
+    table.add_column("Account", no_wrap=True)
+    table.add_column("Its share", justify="right")
+    table.add_column("Denial", no_wrap=True, style="yellow")
+    table.add_column("Why")
+    for row in rows:
+        for line, denial in enumerate(row.denials):
+            first = line == 0
+            share = f"{plain(row.quantity)} {row.unit}".strip()
+            table.add_row(row.account_id if first else "", share if first else "", denial.code, Text(denial.text))
+    return table
+
+
+# ---- What became of it
+
+
+def orders_table(children: Sequence[Child]) -> Table:
+    """Every order of a plan: where it stands, and how long it took from plan to venue."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.title = Text(f"Orders: {len(children)}", style="bold")
+    for heading in ("Account", "State", "Side", "Instrument"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("Quantity", "Filled", "Average", "Acknowledged after"):
+        table.add_column(heading, justify="right")
+    table.add_column("Why")
+    for child in children:
+        state = Text(child.state.value.replace("_", " "), style=_ORDER_STYLES.get(child.state, ""))
+        if child.late:
+            state.append(" late", style="bold red")
+        answered = child.sent_at_ms is not None and child.acknowledged_at_ms is not None
+        table.add_row(
+            child.account_id,
+            state,
+            child.side.value,
+            child.instrument,
+            plain(child.quantity),
+            plain(child.filled),
+            "–" if child.avg_price is None else plain(child.avg_price),
+            f"{child.acknowledged_at_ms - child.sent_at_ms} ms" if answered else "–",  # type: ignore[operator]
+            Text(child.reason),
+        )
+    return table
+
+
+def plans_table(plans: Sequence[Plan]) -> Table:
+    """The list of plans, one line each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("Plan", "State", "What", "By", "Approved by", "Created", "Expires"):
+        table.add_column(heading, no_wrap=heading != "What")
+    for plan in plans:
+        what = "; ".join(leg_sentence(leg) for leg in plan.legs)
+        table.add_row(
+            plan.plan_id,
+            state_text(plan.state),
+            Text(f"{plan.title}: {what}" if plan.title else what),
+            plan.created_by,
+            plan.approval.by if plan.approval is not None else "–",
+            _stamp(plan.created_at_ms),
+            _stamp(plan.expires_at_ms),
+        )
+    return table
+
+
+# ---- Numbers and times
+
+
+def money(amount: Decimal | None) -> str:
+    """An amount to two places, in groups of three."""
+    return "–" if amount is None else f"{amount:,.2f}"
+
+
+def _of(number: Decimal | None) -> str:
+    return "–" if number is None else plain(number)
+
+
+def _stamp(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
