@@ -8,6 +8,7 @@ import typer
 
 from engine.cli import accounts, groups
 from engine.cli.init import init
+from engine.cli.sim import sim
 
 app = typer.Typer(
     name="unisono",
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 
 app.command()(init)
+app.command()(sim)
 app.add_typer(accounts.app)
 app.add_typer(groups.app)
 

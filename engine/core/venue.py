@@ -108,6 +108,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     rules: tuple[str, ...] = ()
     rule_key: str = ""  # what a per-instrument rule is counted by
+    units: int = 1  # how much of each rule it takes: a batch counts its orders
     signed: bool = True
 
 
@@ -340,6 +341,7 @@ class Sent(StrEnum):
     SAID = "said"  # acknowledgements, notices, errors
     CLOSE = "close"
     ABORT = "abort"  # the connection breaks without a close frame
+    FREEZE = "freeze"  # it stays open, and nothing is read from it or written to it any more
 
 
 class Session(Protocol):

@@ -1,0 +1,60 @@
+"""Does. `unisono sim`: a venue in a box on loopback, until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated, Any
+
+import anyio
+import typer
+from rich.table import Table
+
+from engine.cli.context import JsonOption, console, fail, print_json
+from engine.sim.server import describe, running
+
+
+def sim(
+    venue: Annotated[str, typer.Option(help="Which venue to play.")] = "okx",
+    accounts: Annotated[int, typer.Option(min=1, max=5000, help="How many accounts it has.")] = 20,
+    seed: Annotated[int, typer.Option(help="Keys, opening cash and prices follow from it.")] = 1,
+    port_base: Annotated[int, typer.Option(min=0, max=65000, help="First of three ports; 0: any free ones.")] = 0,
+    no_limits: Annotated[bool, typer.Option("--no-limits", help="Enforce no rate and connection limits.")] = False,
+    speed: Annotated[float, typer.Option(min=0.01, max=100, help="How fast the simulated market moves.")] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a venue on 127.0.0.1: accounts with keys, real matching, a price path from the seed, faults on command.
+
+    Prints where it listens and each account's keys once it is ready, then runs until SIGTERM or Ctrl-C.
+    """
+    options = {
+        "venue": venue,
+        "accounts": accounts,
+        "seed": seed,
+        "port_base": port_base,
+        "limits": not no_limits,
+        "speed": speed,
+    }
+    try:
+        anyio.run(_serve, options, as_json, backend_options={"use_uvloop": True})
+    except* OSError as errors:
+        fail(f"The simulator could not listen: {errors.exceptions[0]}. Nothing was started.")
+
+
+async def _serve(options: dict[str, Any], as_json: bool) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with running(**options) as served:
+            if as_json:
+                print_json(describe(served))
+            else:
+                console.print(_table(served.venue, served.description, options["seed"]))
+            async for _ in signals:
+                break
+
+
+def _table(venue: str, description: dict[str, Any], seed: int) -> Table:
+    table = Table("account", "api key", "secret", "passphrase", title=f"{venue} on loopback, seed {seed}")
+    for account in description["accounts"]:
+        table.add_row(account["name"], account["api_key"], account["secret"], account["passphrase"])
+    addresses = (f"{name}: {url}" for name, url in description.items() if name != "accounts")
+    table.caption = "\n".join(addresses)
+    return table
