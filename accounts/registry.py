@@ -91,8 +91,9 @@ class Registry:
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         suffix: Callable[[], str] = lambda: secrets.token_hex(2),
+        wait_s: float = 5.0,
     ) -> None:
-        self._database = Database(url)
+        self._database = Database(url, wait_s=wait_s)
         self._now_ms, self._suffix = now_ms, suffix
         self._thread = threading.local()
 
