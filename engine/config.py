@@ -46,6 +46,7 @@ class Plans(msgspec.Struct, frozen=True):
     send_timeout_s: float = 5.0  # no answer for so long: the outcome is unknown
     duplicate_window_s: float = 60.0
     margin_percent: float = 10.0  # what a derivative is taken to bind of its notional, for the check of buying power
+    at_par: tuple[str, ...] = ("USD", "USDT", "USDC")  # counted one to one when an account's NAV is told in one of them
     four_eyes_notional: float = 0.0  # above it another person must approve; 0: never asked
 
 
@@ -225,7 +226,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 def _type_name(kind: Any) -> str:
     if get_origin(kind) is dict:
         return "a table of texts"
-    if get_origin(kind) is list:
+    if get_origin(kind) in (list, tuple):
         return f"a list of {_type_name(get_args(kind)[0])}s"
     return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
 

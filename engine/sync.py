@@ -33,7 +33,7 @@ class Sink(Protocol):
 class Desk:
     """One account's running state: its book, and whether what we know of it is proven."""
 
-    __slots__ = ("account_id", "book", "held", "lost", "proven", "proven_at_ms", "why")
+    __slots__ = ("account_id", "book", "held", "last_fact_ms", "lost", "proven", "proven_at_ms", "why")
 
     def __init__(self, account_id: str, book: Book) -> None:
         self.account_id = account_id
@@ -42,6 +42,7 @@ class Desk:
         self.lost = False  # a fact could not be kept: book and held facts are not whole, history must tell again
         self.proven = False
         self.proven_at_ms: int | None = None
+        self.last_fact_ms: int | None = None
         self.why = "not read back yet"
 
 
@@ -166,7 +167,7 @@ class Sync:
         rows: list[FactRow] = []
         news: list[AccountFact] = []
         for fact in facts:
-            if type(fact) is MarkFact:
+            if isinstance(fact, MarkFact):
                 continue
             told = book.fold(fact)
             if told is False:
@@ -181,6 +182,7 @@ class Sync:
             )
             news.append(fact)
         if rows:
+            desk.last_fact_ms = received_at_ms
             try:
                 self._sink.append(rows)
             except LedgerFull:
@@ -200,12 +202,15 @@ class Sync:
     def take_marks(self, venue: str, environment: str, facts: Sequence[Fact], received_at_ms: int) -> None:
         """The latest price per instrument and basis; an older venue time never replaces a newer one."""
         for fact in facts:
-            if type(fact) is not MarkFact:
+            if not isinstance(fact, MarkFact):
                 continue
             key = (venue, environment, f"{fact.instrument}|{fact.basis}")
             known = self._marks.get(key)
             if known is None or fact.at_ms >= known.at_ms:
                 self._marks[key] = Mark(fact.price, fact.at_ms, received_at_ms, fact.basis, venue)
+
+    def has_marks(self, venue: str, environment: str) -> bool:
+        return any(key[:2] == (venue, environment) for key in self._marks)
 
     def mark(self, venue: str, environment: str, instrument: str) -> Mark | None:
         """The price to value and to check with: the venue's mark where it has one, else the last trade."""

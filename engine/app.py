@@ -1,0 +1,519 @@
+"""Does. The one place where objects meet: configuration -> everything open, one task group, an orderly stop.
+
+Order of a start: own the database, open ledger and vault, remember what may be out there, then connect; READY is
+said after recovery. Order of a stop: no new claims, answers on their way up to ten seconds, everything written.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import anyio
+import structlog
+
+from accounts.model import Account, Connection, Listener
+from accounts.registry import LiveRow, Registry
+from accounts.vault import Vault
+from engine import ledger as ledgers
+from engine.backfill import Backfill
+from engine.config import Config
+from engine.control.office import ControlOffice
+from engine.control.server import serve
+from engine.core.facts import MarkFact
+from engine.core.instruments import Instrument
+from engine.core.plans import Plan
+from engine.core.venue import Heard, Notice, Priority, Reply, Said, Venue, VenueError
+from engine.execute import Executor
+from engine.kill import KillSwitch
+from engine.ledger import Ledger, books, gaps, quarantine
+from engine.links import Links, LinkView, Phase
+from engine.notify import Notifier
+from engine.plan import Planner, recheck, rules_of
+from engine.reconcile import Reconciler
+from engine.resolve import Resolver
+from engine.roster import Roster
+from engine.sides import Sides
+from engine.sync import Sync
+from engine.views import LedgerPlans, LiveAccounts, LiveMarket
+from engine.wire.http import Http, NoAnswer
+from engine.wire.rate import Budgets
+from engine.wire.stream import dialler
+from scheduler.clock import Clock
+from scheduler.heartbeat import Heartbeat
+from scheduler.timetable import Entry
+
+log = structlog.get_logger("engine")
+
+_STOP_LIMIT_S = 10.0
+_INSTRUMENTS_EVERY_S = 3600.0
+_MARKS_RETRY_S = 2.0
+
+
+class Engine:
+    """Everything that runs, for one database. `run` returns when `stop` was called and all is written."""
+
+    def __init__(
+        self, config: Config, *, venues: dict[str, Venue], clock: Clock, rng: random.Random, notifier: Notifier
+    ) -> None:
+        self._config, self._clock, self._rng, self._notifier = config, clock, rng, notifier
+        self._stopping = anyio.Event()
+        self.ready = anyio.Event()
+        self._known_changes = -1
+        self._live_rows: dict[str, LiveRow] = {}
+        self._started_ms = clock.now_ms()
+        self.unreadable = 0
+        self._beat_at_s = clock.monotonic_s()
+        self._group: anyio.abc.TaskGroup | None = None
+
+        self.ownership = ledgers.own(config.database.url)
+        self.registry = Registry(config.database.url)
+        self.registry.upgrade()
+        ledgers.upgrade(config.database.url)
+        self.vault = Vault.from_file(config.vault.key_file)
+        canary = self.registry.canary()
+        if canary is not None:
+            self.vault.check(canary)
+        self.ledger = Ledger.open(config.database.url, config.ledger, clock)
+        self.sync = Sync(self.ledger, hold_limit=config.backfill.hold_limit)
+        self.roster = Roster(venues, config.venues, self.sync.catalogue, self._open_credentials)
+        percents = {name: s.budget_percent for name, s in config.venues.items()}
+        self.budgets = Budgets(clock, percent=min(percents.values(), default=80.0))
+        ca_bundles = {name: s.ca_bundle for name, s in config.venues.items() if s.ca_bundle}
+        self.http = Http(
+            clock,
+            self.budgets,
+            rng,
+            timeout_s=config.http.timeout_s,
+            max_connections=config.http.max_connections,
+            read_attempts=config.http.read_attempts,
+            ca_bundles=ca_bundles,
+        )
+        self.links = Links(
+            clock=clock,
+            hearer=self,
+            venues=venues,
+            dial=dialler(open_timeout_s=config.pulse.open_timeout_s, ca_bundles=ca_bundles),
+            pulse=config.pulse,
+            budgets=self.budgets,
+            credentials=self.roster.credentials,
+            catalogue=self.sync.catalogue,
+            options={name: s.options for name, s in config.venues.items()},
+            venue_now_ms=self.http.venue_now_ms,
+            rng=rng,
+        )
+        self.rules = rules_of(config.plans)
+        self.executor = Executor(
+            clock=clock,
+            ledger=self.ledger,
+            sync=self.sync,
+            links=self.links,
+            http=self.http,
+            budgets=self.budgets,
+            roster=self.roster,
+            send_timeout_s=config.plans.send_timeout_s,
+            recent_ms=self.rules.duplicate_window_ms,
+            rng=rng,
+            recheck=self._recheck,
+        )
+        self.kill = KillSwitch(
+            clock=clock,
+            ledger=self.ledger,
+            sync=self.sync,
+            http=self.http,
+            roster=self.roster,
+            executor=self.executor,
+        )
+        self.resolver = Resolver(
+            clock=clock, executor=self.executor, http=self.http, roster=self.roster, sync=self.sync
+        )
+        self.backfill = Backfill(
+            clock=clock,
+            ledger=self.ledger,
+            sync=self.sync,
+            links=self.links,
+            http=self.http,
+            roster=self.roster,
+            executor=self.executor,
+            settings=config.backfill,
+            rng=rng,
+        )
+        self.accounts = LiveAccounts(
+            roster=self.roster,
+            sync=self.sync,
+            links=self.links,
+            kill=self.kill,
+            executor=self.executor,
+            gap_since=self.backfill.gap_since,
+            at_par=frozenset(config.plans.at_par),
+        )
+        self.market = LiveMarket(roster=self.roster, sync=self.sync)
+        self.planner = Planner(
+            accounts=self.accounts,
+            market=self.market,
+            store=LedgerPlans(ledger=self.ledger, executor=self.executor, clock=clock),
+            venues=venues,
+            rules=self.rules,
+            clock=clock,
+            rng=rng,
+        )
+        sides = Sides(
+            clock=clock,
+            ledger=self.ledger,
+            sync=self.sync,
+            links=self.links,
+            http=self.http,
+            roster=self.roster,
+            executor=self.executor,
+            backfill=self.backfill,
+        )
+        self.heartbeat = Heartbeat(clock, self._timetable())
+        self.office = ControlOffice(
+            clock=clock,
+            ledger=self.ledger,
+            roster=self.roster,
+            sync=self.sync,
+            links=self.links,
+            planner=self.planner,
+            executor=self.executor,
+            backfill=self.backfill,
+            reconciler=Reconciler(sides, clock, config.reconcile),
+            subjects=sides.subjects,
+            start_soon=self._start_soon,
+            kill=self.kill,
+            fresh_marks=self._fresh_marks,
+            vitals=self._vitals,
+            escalated=lambda: self.resolver.escalated,
+        )
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Until `stop`; raises what makes going on impossible."""
+        if self.registry.canary() is None:
+            log.warning("vault_not_sealed", next="unisono init seals a canary, so that a wrong key is found")
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                self._fill_roster()
+                for account in self.roster.active():
+                    self._enter(account)
+                self._resume_gaps()
+                unknown = await self._recover(group)
+                group.start_soon(self.heartbeat.run)
+                group.start_soon(self.links.run)
+                group.start_soon(self.resolver.run)
+                group.start_soon(self.backfill.run)
+                group.start_soon(self.kill.run)
+                group.start_soon(self._keep_instruments)
+                await self.links.set_wanted(self.registry.wanted())
+                group.start_soon(serve, self.office, self._config.control.socket)
+                self.executor.blocked = ""
+                self.ready.set()
+                self._notifier.ready(self._status_line())
+                log.info("ready", accounts=len(self.roster.active()), unknown_orders=unknown)
+                await self._stopping.wait()
+                await self._wind_down()
+                group.cancel_scope.cancel()
+        finally:
+            await self._close()
+
+    def stop(self) -> None:
+        """No new claims from now on; `run` returns when everything is written."""
+        self.executor.blocked = "the engine is stopping"
+        self._stopping.set()
+
+    def _start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        assert self._group is not None, "runs"
+        self._group.start_soon(work, *arguments)
+
+    async def _recover(self, group: anyio.abc.TaskGroup) -> int:
+        self.executor.blocked = "the engine is recovering"
+        self.kill.load()
+        group.start_soon(self.executor.run)
+        return await self.executor.recover()
+
+    async def _wind_down(self) -> None:
+        self._notifier.stopping()
+        log.info("stopping", open_orders=len(self.executor.open_children()))
+        with anyio.move_on_after(_STOP_LIMIT_S):
+            while self.executor.on_their_way():
+                await self._clock.sleep(0.05)
+
+    async def _close(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.http.__aexit__(None, None, None)
+            if self.ledger.health().ok:
+                for desk in self.sync.desks():
+                    if not desk.lost:
+                        books.post(self.ledger, desk.book)
+            left = await self.ledger.stop(_STOP_LIMIT_S)
+            if left:
+                log.error("not_written", facts_and_jobs=left, next="history tells the facts again at the next start")
+            self.registry.dispose()
+            self.ownership.release()
+            log.info("stopped")
+
+    def _timetable(self) -> list[Entry]:
+        """What runs when."""
+        pulse = self._config.pulse
+        return [
+            Entry(name="pulse", every_s=pulse.beat_s, deadline_s=pulse.beat_s, run=self._beat),
+            Entry(name="silence", every_s=1.0, deadline_s=5.0, run=self.links.watch_silence),
+            Entry(name="registry", every_s=0.5, deadline_s=10.0, run=self._follow_registry),
+            Entry(name="crosscheck", every_s=5.0, deadline_s=30.0, run=self.backfill.crosscheck),
+            Entry(name="live rows", every_s=1.0, deadline_s=10.0, run=self._save_live),
+            Entry(name="marks", every_s=5.0, deadline_s=30.0, run=self._keep_marks),
+            Entry(name="clock", every_s=60.0, deadline_s=30.0, run=self._compare_clocks),
+            Entry(name="instruments", every_s=_INSTRUMENTS_EVERY_S, deadline_s=300.0, run=self._read_instruments),
+            Entry(name="plans", every_s=5.0, deadline_s=30.0, run=self._expire_plans),
+            Entry(name="watchdog", every_s=5.0, deadline_s=10.0, run=self._feed_watchdog),
+        ]
+
+    # ---- who is here
+
+    def _open_credentials(self, account_id: str) -> Any:
+        return self.vault.open(account_id, self.registry.sealed(account_id))
+
+    def _fill_roster(self) -> set[str]:
+        self._known_changes = self.registry.change_counter()
+        return self.roster.fill(
+            self.registry.accounts(),
+            self.registry.connections(),
+            self.registry.groups(),
+            self.registry.mandates(),
+        )
+
+    def _enter(self, account: Account) -> None:
+        account_id = account.account_id
+        with self.ledger.read() as conn:
+            book = books.load(conn, account_id, self.roster.catalogue(account_id).by_name)
+        self.sync.enter(account_id, book)
+
+    def _resume_gaps(self) -> None:
+        """Gaps that were open, and the time in which no engine ran."""
+        with self.ledger.read() as conn:
+            open_gaps = gaps.find(conn, states=[gaps.GapState.OPEN, gaps.GapState.BACKFILLED])
+        for gap in open_gaps:
+            if gap.account_id in self.roster.accounts:
+                self.backfill.resume_gap(gap)
+        for account in self.roster.active():
+            self.backfill.was_away(account.account_id)
+
+    async def _follow_registry(self) -> None:
+        """Every recorded change of the registry takes effect here, within a beat of this entry."""
+        known = self._known_changes
+        if await anyio.to_thread.run_sync(self.registry.change_counter) == known:
+            return
+        changes = [c for c in self.registry.changes(limit=10_000) if c.change_id > known]
+        changed = self._fill_roster()
+        active = {a.account_id for a in self.roster.active()}
+        for account_id in changed:
+            here = self.sync.desk(account_id) is not None
+            if account_id in active and not here:
+                self._enter(self.roster.account(account_id))
+                self.backfill.was_away(account_id)
+            elif account_id not in active and here:
+                self.backfill.forget(account_id)
+                self.sync.leave(account_id)
+        before = {v.connection.connection_key: v.connection for v in self.links.views()}
+        await self.links.set_wanted(self.registry.wanted())
+        rekeyed = {c.subject_id for c in changes if c.kind == "credentials"} & active
+        for connection in self.roster.connections:
+            # New keys, same address: only these connections are opened anew.
+            if connection.listener_id in rekeyed and before.get(connection.connection_key) == connection:
+                await self.links.reopen(connection.connection_key)
+        log.info("registry_followed", changes=len(changes), accounts=sorted(changed))
+
+    def _places(self) -> dict[tuple[str, str], str]:
+        """Each (venue, environment) in use, and one account there that is asked for what is common to all."""
+        return {(a.venue, a.environment): a.account_id for a in self.roster.active()}
+
+    # ---- what connections tell (engine.links.Hearer); the first is the hot path
+
+    @property
+    def full(self) -> bool:
+        return self.sync.full
+
+    async def room(self) -> None:
+        await self.sync.room()
+
+    def on_heard(self, connection: Connection, heard: Heard, received_at_ms: int) -> None:
+        if heard.facts:
+            if connection.listener is Listener.ACCOUNT:
+                self.sync.hear(connection.listener_id, heard.facts, received_at_ms, connection.connection_key)
+            else:
+                self.sync.take_marks(connection.venue, connection.environment, heard.facts, received_at_ms)
+        if heard.instruments:
+            self.sync.catalogue(connection.venue, connection.environment).add(heard.instruments)
+
+    def on_reply(self, connection: Connection, reply: Reply) -> None:
+        self.executor.on_reply(connection, reply)
+
+    def on_live(self, connection: Connection, was_down_since_ms: int | None) -> None:
+        if self._carries_facts(connection):
+            self.backfill.live(connection.listener_id)
+
+    def on_down(self, connection: Connection, last_heard_ms: int, reason: str) -> None:
+        self.executor.on_down(connection.connection_key, reason)
+        if self._carries_facts(connection) and self.sync.desk(connection.listener_id) is not None:
+            self.backfill.down(connection.listener_id, connection.connection_key, last_heard_ms, reason)
+
+    def on_unreadable(self, connection: Connection, frame: bytes, reason: str) -> None:
+        self.unreadable += 1
+        now_ms = self._clock.now_ms()
+        account_id = connection.listener_id if connection.listener is Listener.ACCOUNT else ""
+        log.warning("unreadable", connection=connection.connection_key, reason=reason, size=len(frame))
+        self.ledger.post(
+            lambda conn: quarantine.put(conn, connection.connection_key, account_id, now_ms, reason, frame)
+        )
+
+    def on_halted(self, connection: Connection, code: str, reason: str) -> None:
+        if connection.listener is Listener.ACCOUNT:
+            self.roster.halted[connection.listener_id] = f"{code} {reason}".strip()
+            self.sync.hold(connection.listener_id, f"credentials refused: {code} {reason}")
+
+    def on_said(self, connection: Connection, said: Said) -> None:
+        level = log.warning if said.notice in (Notice.REFUSED, Notice.CHANNEL_LOST) else log.info
+        level(
+            "said", connection=connection.connection_key, notice=said.notice.value, code=said.code, detail=said.detail
+        )
+
+    def _carries_facts(self, connection: Connection) -> bool:
+        if connection.listener is not Listener.ACCOUNT:
+            return False
+        return self.roster.venues[connection.venue].endpoint(connection.kind).carries_facts
+
+    # ---- what is common to all accounts of a venue
+
+    async def _keep_instruments(self) -> None:
+        """Instruments are needed before anything can be read back: asked for until they are here."""
+        while missing := [p for p in self._places() if not len(self.sync.catalogue(*p))]:
+            await self._read_instruments(missing)
+            if all(len(self.sync.catalogue(*p)) for p in missing):
+                break
+            await self._clock.sleep(_MARKS_RETRY_S)
+
+    async def _read_instruments(self, places: Sequence[tuple[str, str]] = ()) -> None:
+        for place in places or self._places():
+            account_id = self._places().get(place)
+            if account_id is None:
+                continue
+            try:
+                found: list[Instrument] = []
+                for read in self.roster.rest(account_id).instruments():
+                    page = await self.http.read(self.roster.origin(account_id), read, priority=Priority.STATEMENT)
+                    found.extend(page.instruments)
+            except (VenueError, NoAnswer) as error:
+                log.warning("instruments_not_read", venue=place[0], environment=place[1], error=str(error))
+                continue
+            for before, after in self.sync.catalogue(*place).add(found):
+                log.warning("instrument_changed", instrument=after.name, before=repr(before), after=repr(after))
+
+    async def _fresh_marks(self, plan: Plan) -> None:
+        """Before sizing or a last look: prices that are old are asked for over HTTP."""
+        members = self.roster.members(plan.groups, plan.accounts)
+        limit_ms = self.rules.max_price_age_ms // 2
+        places = {(a.venue, a.environment): a.account_id for a in map(self.roster.account, members)}
+        for place, account_id in places.items():
+            marks = [self.sync.mark(*place, leg.instrument) for leg in plan.legs]
+            if all(m is not None and self._clock.now_ms() - m.received_at_ms < limit_ms for m in marks):
+                continue
+            await self._read_marks(place, account_id)
+
+    async def _read_marks(self, place: tuple[str, str], account_id: str) -> None:
+        try:
+            for read in self.roster.rest(account_id).marks():
+                page = await self.http.read(self.roster.origin(account_id), read, priority=Priority.RESOLVE)
+                marks = [f for f in page.facts if isinstance(f, MarkFact)]
+                self.sync.take_marks(*place, marks, self._clock.now_ms())
+        except (VenueError, NoAnswer) as error:
+            log.warning("marks_not_read", venue=place[0], environment=place[1], error=str(error))
+
+    async def _keep_marks(self) -> None:
+        """A place without any mark is asked once in a while; where a public feed runs, it is fresher than this."""
+        for place, account_id in self._places().items():
+            if not self.sync.has_marks(*place):
+                await self._read_marks(place, account_id)
+
+    async def _compare_clocks(self) -> None:
+        for place, account_id in self._places().items():
+            try:
+                await self.http.compare_clocks(self.roster.origin(account_id))
+            except (VenueError, NoAnswer) as error:
+                log.warning("clocks_not_compared", venue=place[0], environment=place[1], error=str(error))
+
+    # ---- small duties
+
+    async def _beat(self) -> None:
+        beat = await self.links.beat()
+        self._beat_at_s = self._clock.monotonic_s()
+        log.debug("beat", live=beat.live, pinged=beat.pinged, reopening=beat.reopening, mute=beat.mute)
+
+    def _recheck(self, plan: Plan) -> Any:
+        health = self.ledger.health()
+        return recheck(
+            plan,
+            self.accounts,
+            self.market,
+            self.rules,
+            self._clock.now_ms(),
+            ledger_down="" if health.ok else health.trouble,
+        )
+
+    async def _expire_plans(self) -> None:
+        if self.ledger.health().ok:
+            await self.planner.expire_due()
+
+    async def _save_live(self) -> None:
+        """The connection register's live state, written when something changed that people look at."""
+        rows = {row.connection_key: row for row in map(_live_row, self.links.views())}
+        changed = [row for key, row in rows.items() if self._live_rows.get(key) != row]
+        if changed and self.ledger.health().ok:
+            self._live_rows = rows
+            self.ledger.post(lambda conn: Registry.save_live(conn, changed))
+
+    async def _feed_watchdog(self) -> None:
+        """Proof of progress: the loop ran this entry, the pulse came in time, and the writer commits."""
+        if not await anyio.to_thread.run_sync(self.ownership.still_mine):
+            log.error("database_lost", next="another engine may own it now: this one stops and sends nothing more")
+            self.stop()
+            return
+        health = self.ledger.health()
+        since_beat_s = self._clock.monotonic_s() - self._beat_at_s
+        if since_beat_s > 2 * self._config.pulse.beat_s:
+            log.error("no_progress", since_beat_s=since_beat_s)
+            return
+        if health.ok and health.oldest_wait_s > 30:
+            log.error("no_progress", writer_waits_s=health.oldest_wait_s)
+            return
+        self._notifier.alive(self._status_line())
+
+    def _status_line(self) -> str:
+        live = sum(1 for v in self.links.views() if v.phase is Phase.LIVE)
+        proven = sum(1 for d in self.sync.desks() if d.proven)
+        unknown = len(self.executor.unknown_children())
+        return f"{live} links live, {proven} of {len(self.sync.desks())} accounts proven, {unknown} orders unknown"
+
+    def _vitals(self) -> dict[str, Any]:
+        return {
+            "uptime_s": (self._clock.now_ms() - self._started_ms) // 1000,
+            "blocked": self.executor.blocked,
+            "unreadable": self.unreadable,
+            "timetable": self.heartbeat.paces,
+        }
+
+
+def _live_row(view: LinkView) -> LiveRow:
+    """A link as the connection register shows it; the time of the last frame to the second, or rows never rest."""
+    heard_ms = view.last_heard_at_ms
+    return LiveRow(
+        connection_key=view.connection.connection_key,
+        phase=view.phase.value,
+        opened_at_ms=view.opened_at_ms,
+        last_heard_at_ms=None if heard_ms is None else heard_ms // 1000 * 1000,
+        last_pong_at_ms=view.last_pong_at_ms,
+        attempts=view.attempts,
+        last_error=view.last_error,
+    )

@@ -1,0 +1,437 @@
+"""Does. Opens, works off and proves gaps: history is read to its proven end, then the account may trade again.
+
+A connection that went down opens a gap. Once it is live again (its streamed facts held back), history is read from
+`watermark - overlap`, applied, then what was held, then the stream. Only a complete read moves the watermark, in
+the transaction that marks the gap. An account that was never seen before is opened from the venue's statement.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import cast
+
+import anyio
+import msgspec
+import structlog
+
+from engine.config import Backfill as Settings
+from engine.core.facts import (
+    AccountFact,
+    BalanceFact,
+    EquityFact,
+    Fact,
+    FillFact,
+    OrderFact,
+    OrderStatus,
+    PositionFact,
+)
+from engine.core.venue import ErrorClass, Identity, Priority, Read, VenueError
+from engine.execute import Executor
+from engine.ledger import Ledger, LedgerDown, Source, books, gaps
+from engine.links import Links
+from engine.roster import Roster
+from engine.sync import Desk, Sync
+from engine.wire.http import Http, NoAnswer
+from scheduler.clock import Clock
+
+log = structlog.get_logger("backfill")
+
+CURSOR = "history"
+_RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
+_VERIFY_PAUSE_S = 1.0
+_VERIFY_ROUNDS = 3
+_SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one for so long is no race of channels
+
+
+class NotProven(Exception):
+    """History was read, and what it says does not agree with the venue's statement."""
+
+
+class _Work(msgspec.Struct):
+    account_id: str
+    gap_id: int | None
+    attempts: int = 0
+    again: bool = False  # asked for once more while it ran
+
+
+class _Reading(msgspec.Struct):
+    """What one read-back found."""
+
+    facts: list[AccountFact] = msgspec.field(default_factory=list)
+    pages: int = 0
+
+
+class Backfill:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        ledger: Ledger,
+        sync: Sync,
+        links: Links,
+        http: Http,
+        roster: Roster,
+        executor: Executor,
+        settings: Settings,
+        rng: random.Random,
+    ) -> None:
+        self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
+        self._http, self._roster, self._executor = http, roster, executor
+        self._settings, self._rng = settings, rng
+        self._gaps: dict[str, gaps.Gap] = {}  # the open one of each account
+        self._work: dict[str, _Work] = {}
+        self._checked_s: dict[str, float] = {}
+        self._room = anyio.CapacityLimiter(settings.at_once)
+        self._group: anyio.abc.TaskGroup | None = None
+        self.proven_count = 0
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as self._group:
+            for account_id in list(self._work):
+                self._group.start_soon(self._prove_until_done, self._work[account_id])
+            await anyio.sleep_forever()
+
+    # ---- signals
+
+    def down(self, account_id: str, connection_key: str, last_heard_ms: int | None, reason: str) -> None:
+        """A connection that carries this account's facts is gone: what happens from now on may be missed."""
+        self._sync.hold(account_id, f"gap: {reason}")
+        if account_id in self._gaps:
+            return  # one gap per account at a time; its start is the earlier loss
+        now_ms = self._clock.now_ms()
+        gap = gaps.Gap(
+            gap_id=gaps.new_id(now_ms, self._rng),
+            account_id=account_id,
+            connection_key=connection_key,
+            since_ms=last_heard_ms or now_ms,
+            opened_at_ms=now_ms,
+            reason=reason,
+        )
+        self._gaps[account_id] = gap
+        self._ledger.post(lambda conn: gaps.save(conn, gap))
+
+    def live(self, account_id: str) -> None:
+        """Connected and subscribed again: read back what was missed."""
+        desk = self._sync.desk(account_id)
+        if desk is None or (desk.proven and account_id not in self._gaps):
+            self.check_now(account_id)
+            return
+        self._start(account_id)
+
+    def forget(self, account_id: str) -> None:
+        """The account was paused or closed: its gap stays in the ledger, open, until it comes back."""
+        self._work.pop(account_id, None)
+        self._gaps.pop(account_id, None)
+        self._checked_s.pop(account_id, None)
+
+    def resume_gap(self, gap: gaps.Gap) -> None:
+        """A gap that was open when the engine stopped."""
+        self._gaps.setdefault(gap.account_id, gap)
+
+    def check_now(self, account_id: str) -> None:
+        """Read history again although nothing is known to be missing."""
+        self._start(account_id)
+
+    def was_away(self, account_id: str) -> None:
+        """An account that no engine listened to for a while: a gap from its watermark on, unless it is new."""
+        if account_id in self._gaps:
+            return
+        with self._ledger.read() as conn:
+            watermark_ms = gaps.watermark(conn, account_id, CURSOR)
+        if watermark_ms is not None:
+            self.down(account_id, "", watermark_ms, "not connected: no engine ran, or the account was paused")
+
+    def open_gaps(self) -> list[gaps.Gap]:
+        return list(self._gaps.values())
+
+    def gap_of(self, account_id: str) -> gaps.Gap | None:
+        return self._gaps.get(account_id)
+
+    def gap_since(self, account_id: str) -> int | None:
+        gap = self._gaps.get(account_id)
+        return None if gap is None else gap.since_ms
+
+    def _start(self, account_id: str) -> None:
+        if account_id in self._work:
+            self._work[account_id].again = True
+            return
+        work = self._work[account_id] = _Work(account_id, None)
+        if self._group is not None:
+            self._group.start_soon(self._prove_until_done, work)
+
+    # ---- silent loss
+
+    async def crosscheck(self) -> int:
+        """Accounts whose turn has come are read back although their streams look healthy."""
+        now_s, started = self._clock.monotonic_s(), 0
+        busy = {c.account_id for c in self._executor.open_children()}
+        for desk in self._sync.desks():
+            account_id = desk.account_id
+            if not desk.proven or account_id in self._work:
+                continue
+            every_s = self._settings.crosscheck_s if account_id in busy else self._settings.idle_crosscheck_s
+            due_s = self._checked_s.setdefault(account_id, now_s + every_s * self._rng.random())
+            if now_s >= due_s or desk.lost or desk.book.mismatched_for_ms(self._clock.now_ms()) > _SUSPICIOUS_MS:
+                self._checked_s[account_id] = now_s + every_s * (0.9 + 0.2 * self._rng.random())
+                self._start(account_id)
+                started += 1
+        return started
+
+    # ---- the work
+
+    async def _prove_until_done(self, work: _Work) -> None:
+        account_id = work.account_id
+        while self._work.get(account_id) is work:
+            work.again = False
+            try:
+                async with self._room:
+                    await self._prove(account_id)
+            except (VenueError, NoAnswer, NotProven, LedgerDown) as error:
+                if isinstance(error, VenueError) and error.error_class is ErrorClass.AUTH:
+                    self._roster.halted[account_id] = str(error)
+                    log.error("credentials_refused", account=account_id, code=error.code, reason=error.message)
+                delay_s = _RETRY_S[min(work.attempts, len(_RETRY_S) - 1)]
+                work.attempts += 1
+                log.warning("not_proven", account=account_id, error=str(error), retry_in_s=delay_s)
+                desk = self._sync.desk(account_id)
+                if desk is None:
+                    break
+                desk.why = str(error)
+                await self._clock.sleep(delay_s)
+                continue
+            if not work.again:
+                break
+        if self._work.get(account_id) is work:
+            del self._work[account_id]
+
+    async def _prove(self, account_id: str) -> None:
+        desk = self._sync.desk(account_id)
+        if desk is None or account_id not in self._roster.accounts:
+            return
+        started_ms = self._clock.now_ms()
+        if desk.lost:
+            await self._rebuild(desk)
+        capabilities = self._roster.venue(account_id).capabilities
+        overlap_ms = round(self._settings.overlap_s * 1000)
+        with self._ledger.read() as conn:
+            watermark_ms = gaps.watermark(conn, account_id, CURSOR)
+        if watermark_ms is not None and started_ms - watermark_ms + overlap_ms > capabilities.fills_history_ms:
+            await self._unprovable(account_id, watermark_ms)
+            watermark_ms = None
+        if watermark_ms is None:
+            await self._open_account(desk)
+            watermark_ms = started_ms
+        since_ms = watermark_ms - overlap_ms
+        reading = await self._read_history(desk, since_ms)
+        was_proven = desk.proven
+        news = self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
+        if desk.held is not None:
+            self._sync.release(account_id)
+        await self._verify(desk)
+        if desk.lost:
+            raise NotProven("facts came faster than they could be kept; history is read again")
+        await self._settle(desk, started_ms - capabilities.max_read_lag_ms, reading, len(news))
+        if was_proven:
+            self._look_for_silent_loss(account_id, news, started_ms - capabilities.max_read_lag_ms)
+
+    def _look_for_silent_loss(self, account_id: str, news: list[AccountFact], before_ms: int) -> None:
+        """The stream should have told these long ago: it is mute, however healthy its pongs are."""
+        missed = [f for f in news if isinstance(f, OrderFact | FillFact) and f.at_ms < before_ms]
+        kind = self._roster.fact_kind(account_id)
+        link = self._links.of_listener(account_id, kind)
+        if missed and link is not None:
+            why = f"history told {len(missed)} facts that the stream did not"
+            log.warning("silent_loss", account=account_id, connection=link.connection.connection_key, why=why)
+            self._links.mark_mute(link.connection.connection_key, why)
+
+    async def _rebuild(self, desk: Desk) -> None:
+        """The book may lack what the ledger has, or the other way round: fold the ledger anew."""
+        self._sync.hold(desk.account_id, "its book is made anew from the ledger")
+        await self._ledger.write(lambda conn: None)  # everything posted before is in
+        with self._ledger.read() as conn:
+            desk.book = books.load(conn, desk.account_id, self._roster.catalogue(desk.account_id).by_name)
+        desk.lost = False
+
+    async def _open_account(self, desk: Desk) -> None:
+        """First sight: the venue's statement is the opening of the book."""
+        account_id = desk.account_id
+        asked_ms = self._clock.now_ms()
+        await self._identify(account_id)
+        facts = await self._statement(account_id)
+        positions = [f for f in facts if isinstance(f, PositionFact)]
+        balances = [f for f in facts if isinstance(f, BalanceFact)]
+        desk.book.open_with(positions, balances, asked_ms)
+        self._sync.fetched(account_id, facts, self._clock.now_ms(), source=Source.STATEMENT)
+        await books.keep(self._ledger, desk.book)
+        log.info("account_opened", account=account_id, positions=len(positions), currencies=len(balances))
+
+    async def _identify(self, account_id: str) -> None:
+        page = await self._http.read(
+            self._roster.origin(account_id), self._roster.rest(account_id).identity(), priority=Priority.STATEMENT
+        )
+        identity = page.identity
+        assert identity is not None, "an identity read says who it is"
+        account = self._roster.account(account_id)
+        if account.venue_ref and identity.venue_ref != account.venue_ref:
+            raise VenueError(
+                ErrorClass.AUTH,
+                "other-account",
+                f"the key belongs to {identity.venue_ref}, the registry says {account.venue_ref}: keys are swapped",
+            )
+        _warn_of_rights(account_id, identity)
+
+    async def _read_history(self, desk: Desk, since_ms: int) -> _Reading:
+        """Every read to its proven end; raises when one of them failed, and then nothing counts as read."""
+        account_id, now_ms = desk.account_id, self._clock.now_ms()
+        rest = self._roster.rest(account_id)
+        open_before = {o.venue_order_id: o for o in desk.book.open_orders()}
+        oldest_ms = min((o.created_at_ms for o in open_before.values()), default=since_ms)
+        reading = _Reading()
+        # Open orders last: one that ends between two reads is then found missing, and asked for by itself.
+        await self._walk(account_id, rest.fills(since_ms, now_ms), reading)
+        await self._walk(account_id, rest.orders(min(since_ms, oldest_ms), now_ms), reading)
+        await self._walk(account_id, rest.cash(since_ms, now_ms), reading)
+        await self._walk(account_id, rest.open_orders(), reading)
+        told = {f.venue_order_id for f in reading.facts if isinstance(f, OrderFact)}
+        for order in open_before.values():
+            if order.venue_order_id not in told:
+                reading.facts.append(await self._ask_one(account_id, order))
+        return reading
+
+    async def _walk(self, account_id: str, reads: Iterable[Read], reading: _Reading) -> None:
+        origin = self._roster.origin(account_id)
+        for read in reads:
+            async for page in self._http.walk(origin, read, priority=Priority.HISTORY):
+                reading.pages += 1
+                reading.facts.extend(cast("list[AccountFact]", page.facts))
+
+    async def _ask_one(self, account_id: str, order: OrderFact) -> AccountFact:
+        """An order we thought at work that no list shows: the venue's word on it alone decides."""
+        instrument = self._roster.catalogue(account_id).by_name(order.instrument)
+        if instrument is None:
+            raise NotProven(f"order {order.venue_order_id} is in {order.instrument}, which the venue does not list")
+        read = self._roster.rest(account_id).order(instrument, order.client_order_id, order.venue_order_id)
+        try:
+            page = await self._http.read(self._roster.origin(account_id), read, priority=Priority.HISTORY)
+        except VenueError as error:
+            if error.error_class is not ErrorClass.NOT_FOUND:
+                raise
+            # Not open, not in history, not known by its id: an unfilled order that ended longer ago than the
+            # venue keeps such orders.
+            return msgspec.structs.replace(
+                order,
+                status=OrderStatus.CANCELLED,
+                reason="unexplained: the venue no longer knows it",
+                updated_at_ms=self._clock.now_ms(),
+            )
+        return cast("AccountFact", page.facts[0])
+
+    async def _statement(self, account_id: str) -> list[Fact]:
+        origin, facts = self._roster.origin(account_id), list[Fact]()
+        for read in self._roster.rest(account_id).statement():
+            async for page in self._http.walk(origin, read, priority=Priority.STATEMENT):
+                facts.extend(page.facts)
+        return facts
+
+    async def _verify(self, desk: Desk) -> None:
+        """The folded book against the venue's statement; a difference must survive a pause to count."""
+        differences: list[str] = []
+        for round_number in range(_VERIFY_ROUNDS):
+            if round_number:
+                await self._clock.sleep(_VERIFY_PAUSE_S)
+                reading = _Reading()
+                since_ms = self._clock.now_ms() - round(self._settings.overlap_s * 1000)
+                await self._walk(
+                    desk.account_id,
+                    self._roster.rest(desk.account_id).fills(since_ms, self._clock.now_ms()),
+                    reading,
+                )
+                self._sync.fetched(desk.account_id, reading.facts, self._clock.now_ms())
+            facts = await self._statement(desk.account_id)
+            self._sync.fetched(
+                desk.account_id,
+                [f for f in facts if isinstance(f, EquityFact)],
+                self._clock.now_ms(),
+                source=Source.STATEMENT,
+            )
+            differences = _differences(desk, facts)
+            if not differences:
+                return
+        raise NotProven("the book differs from the venue's statement: " + "; ".join(differences[:5]))
+
+    async def _settle(self, desk: Desk, watermark_ms: int, reading: _Reading, found: int) -> None:
+        """Watermark and gap in one transaction, after every fact that was read."""
+        account_id, now_ms = desk.account_id, self._clock.now_ms()
+        gap = self._gaps.pop(account_id, None)
+        fills = sum(1 for f in reading.facts if isinstance(f, FillFact))
+        proven = None
+        if gap is not None:
+            proven = msgspec.structs.replace(
+                gap,
+                state=gaps.GapState.PROVEN,
+                closed_at_ms=now_ms,
+                proven_at_ms=now_ms,
+                facts_found=found,
+                fills_found=fills,
+                pages_read=reading.pages,
+            )
+        desk.book.prune(watermark_ms - 2 * round(self._settings.overlap_s * 1000))
+        try:
+            await self._ledger.write(lambda conn: gaps.settle(conn, account_id, CURSOR, watermark_ms, now_ms, proven))
+        except LedgerDown:
+            if gap is not None:
+                self._gaps[account_id] = gap
+            raise
+        books.post(self._ledger, desk.book)
+        if not desk.proven:
+            desk.proven, desk.proven_at_ms, desk.why = True, now_ms, ""
+        self.proven_count += 1
+        log.info("proven", account=account_id, gap=gap.gap_id if gap else None, news=found, pages=reading.pages)
+
+    async def _unprovable(self, account_id: str, watermark_ms: int) -> None:
+        """Older than the venue's history: what can be known is read, the hole is a break for a person."""
+        gap = self._gaps.pop(account_id, None)
+        now_ms = self._clock.now_ms()
+        hole = gap or gaps.Gap(
+            gap_id=gaps.new_id(now_ms, self._rng),
+            account_id=account_id,
+            connection_key="",
+            since_ms=watermark_ms,
+            opened_at_ms=now_ms,
+            reason="not connected for longer than the venue keeps its history",
+        )
+        hole = msgspec.structs.replace(
+            hole,
+            state=gaps.GapState.UNPROVABLE,
+            closed_at_ms=now_ms,
+            note="fills older than the venue's history cannot be read; compare with the broker's own report",
+        )
+        log.error("gap_unprovable", account=account_id, since_ms=watermark_ms)
+        await self._ledger.write(lambda conn: gaps.save(conn, hole))
+
+
+def _differences(desk: Desk, statement: list[Fact]) -> list[str]:
+    """Where the folded book and the venue's complete statement do not agree, as sentences."""
+    stated = {
+        (f.instrument, f.position_side): f.quantity for f in statement if isinstance(f, PositionFact) and f.quantity
+    }
+    folded = {k: q for k, q in desk.book.quantities().items() if q}
+    return [
+        f"{instrument} {side}: book {folded.get((instrument, side), 0)}, venue {stated.get((instrument, side), 0)}"
+        for instrument, side in sorted(stated.keys() | folded.keys())
+        if stated.get((instrument, side), 0) != folded.get((instrument, side), 0)
+    ]
+
+
+def _warn_of_rights(account_id: str, identity: Identity) -> None:
+    if identity.may_withdraw:
+        raise VenueError(
+            ErrorClass.AUTH,
+            "may-withdraw",
+            "this key may withdraw money: make one that may only read and trade",
+        )
+    if not identity.may_trade:
+        log.warning("key_cannot_trade", account=account_id)
+    if not identity.address_bound:
+        log.warning("key_not_bound_to_address", account=account_id)

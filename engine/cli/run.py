@@ -1,0 +1,59 @@
+"""Does. `unisono run`: the engine in the foreground, as systemd wants it."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import anyio
+
+from accounts.vault import VaultError
+from engine.app import Engine
+from engine.cli import logs
+from engine.cli.context import CONFIG_DEFAULT, ConfigOption, fail, read_config
+from engine.cli.exits import Exit
+from engine.config import Config
+from engine.ledger import AlreadyOwned, SchemaTooNew
+from engine.notify import Notifier
+from engine.venues import venues
+from scheduler.clock import SystemClock
+
+
+def run(config: ConfigOption = CONFIG_DEFAULT) -> None:
+    """Start the engine: connect every account, follow plans, keep the ledger. Stops on SIGTERM or Ctrl-C.
+
+    It says READY (to systemd and in its log) after recovery: orders that were on their way when it last stopped are
+    asked about before anything new is sent.
+
+    [bold]Exit codes[/bold]: 0 stopped on request, 64 the vault key is missing or wrong, 75 another engine owns this
+    database, 78 the configuration is wrong.
+
+    [bold]Examples[/bold]
+
+      unisono run
+      unisono run --config /etc/unisono/unisono.toml
+    """
+    settings = read_config(config)
+    logs.configure(settings.log)
+    try:
+        anyio.run(_run, settings, backend_options={"use_uvloop": True})
+    except VaultError as error:
+        fail(f"{error} The engine was not started and nothing was sent.", Exit.VAULT)
+    except AlreadyOwned as error:
+        fail(f"{error} The engine was not started and nothing was sent.", Exit.LOCKED)
+    except SchemaTooNew as error:
+        fail(f"{error} The engine was not started; install the newer version of unisono.")
+
+
+async def _run(settings: Config) -> None:
+    engine = Engine(settings, venues=venues(), clock=SystemClock(), rng=random.SystemRandom(), notifier=Notifier())
+    async with anyio.create_task_group() as group:
+        group.start_soon(_stop_on_signal, engine)
+        await engine.run()
+        group.cancel_scope.cancel()
+
+
+async def _stop_on_signal(engine: Engine) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            engine.stop()

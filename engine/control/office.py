@@ -1,0 +1,323 @@
+"""Does. What the control door's verbs mean in terms of the engine's rooms."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from engine.backfill import Backfill
+from engine.control.server import Rejected
+from engine.core.drafts import PlanRefused, read_draft
+from engine.core.plans import Plan
+from engine.core.runs import Run, RunKind
+from engine.execute import Executor, NotExecuted
+from engine.kill import KillSwitch
+from engine.ledger import Ledger, LedgerDown, LedgerFull, audit
+from engine.links import Links
+from engine.plan import Planner
+from engine.reconcile import Reconciler, Subject
+from engine.reports.tables import ConnectionRow
+from engine.roster import Roster, UnknownAccount
+from engine.sync import Sync
+from scheduler.clock import Clock
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person should know: how grave, about what, and what to do next."""
+
+    level: str  # "error", "warning"
+    subject: str
+    what: str
+    next: str
+
+
+class _Reconciling(msgspec.Struct):
+    """A run under way."""
+
+    total: int
+    done: int = 0
+    run: Run | None = None
+    failed: str = ""
+
+
+class ControlOffice:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        ledger: Ledger,
+        roster: Roster,
+        sync: Sync,
+        links: Links,
+        planner: Planner,
+        executor: Executor,
+        backfill: Backfill,
+        reconciler: Reconciler,
+        subjects: Callable[[Sequence[str]], list[Subject]],
+        start_soon: Callable[..., None],
+        kill: KillSwitch,
+        fresh_marks: Callable[[Plan], Awaitable[None]],
+        vitals: Callable[[], dict[str, Any]],
+        escalated: Callable[[], list[Any]],
+    ) -> None:
+        self._clock, self._ledger, self._roster, self._sync, self._links = clock, ledger, roster, sync, links
+        self._planner, self._executor, self._backfill = planner, executor, backfill
+        self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
+        self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
+
+    # ---- what is
+
+    def status(self) -> Any:
+        views = self._links.views()
+        phases: dict[str, int] = {}
+        for view in views:
+            phases[view.phase] = phases.get(view.phase, 0) + 1
+        desks = self._sync.desks()
+        return {
+            **self._vitals(),
+            "accounts": len(desks),
+            "proven": sum(1 for d in desks if d.proven),
+            "links": phases,
+            "open_gaps": len(self._backfill.open_gaps()),
+            "open_orders": len(self._executor.open_children()),
+            "unknown_orders": len(self._executor.unknown_children()),
+            "facts_taken": self._sync.facts_taken,
+            "facts_known": self._sync.facts_known,
+            "kill": [k.scope for k in self._kill.switches()],
+            "ledger": self._ledger.health(),
+        }
+
+    def connections(self) -> Any:
+        return [
+            ConnectionRow(
+                connection_key=view.connection.connection_key,
+                listener_id=view.connection.listener_id,
+                kind=view.connection.kind,
+                phase=view.phase.value,
+                last_heard_at_ms=view.last_heard_at_ms,
+                last_pong_at_ms=view.last_pong_at_ms,
+                attempts=view.attempts,
+                last_error=view.last_error,
+            )
+            for view in self._links.views()
+        ]
+
+    def findings(self) -> list[Finding]:
+        """Standing conditions, found anew each time: nothing to forget to clear."""
+        found: list[Finding] = []
+        health = self._ledger.health()
+        if not health.ok:
+            found.append(
+                Finding(
+                    level="error",
+                    subject="ledger",
+                    what=f"the database cannot be written: {health.trouble}. No order is sent",
+                    next="free the disk or unlock the database; what waits is kept and written then",
+                )
+            )
+        for account_id, why in sorted(self._roster.halted.items()):
+            found.append(
+                Finding(
+                    level="error",
+                    subject=account_id,
+                    what=f"halted: the venue refused its credentials ({why})",
+                    next=f"set working keys: unisono accounts edit {account_id} --credentials-file FILE",
+                )
+            )
+        for desk in self._sync.desks():
+            if not desk.proven and desk.account_id not in self._roster.halted:
+                found.append(
+                    Finding(
+                        level="warning",
+                        subject=desk.account_id,
+                        what=f"takes no orders until it is proven: {desk.why}",
+                        next="wait for the backfill, or look with: unisono gaps",
+                    )
+                )
+        for child in self._escalated():
+            found.append(
+                Finding(
+                    level="error",
+                    subject=child.account_id,
+                    what=f"order {child.client_order_id} is unknown for long: {child.reason}",
+                    next="look for it in the broker's own page; it is never sent again by itself",
+                )
+            )
+        for client_order_id in self._executor.late:
+            child = self._executor.child(client_order_id)
+            if child is not None:
+                found.append(
+                    Finding(
+                        level="error",
+                        subject=child.account_id,
+                        what=f"order {client_order_id} was {child.state.value} and then seen at the venue",
+                        next="it is counted; check the account's position against the plan",
+                    )
+                )
+        for kill in self._kill.switches():
+            shown = sum(1 for k in self._kill.accounts() if k.shown and k.scope == kill.scope)
+            found.append(
+                Finding(
+                    level="warning",
+                    subject=f"kill {kill.scope}",
+                    what=f"on since {kill.by} threw it ({kill.why}); {shown} accounts shown without working orders",
+                    next=f"unisono kill off {kill.scope}, once its cause is settled",
+                )
+            )
+        return found
+
+    # ---- plans
+
+    async def draft_plan(self, body: dict[str, Any]) -> Any:
+        return await self._asked(self._planner.draft, lambda: (read_draft(body),))
+
+    async def preview_plan(self, plan_id: str) -> Any:
+        with_marks = await self._plan(plan_id)
+        await self._fresh_marks(with_marks)
+        return await self._asked(self._planner.preview, lambda: (plan_id,))
+
+    async def approve_plan(self, plan_id: str, by: str) -> Any:
+        plan, _ = await self._asked(self._planner.approve, lambda: (plan_id, by))
+        await self._record(by, "plan approve", plan_id, plan.approval.statement_hash)
+        return plan
+
+    async def execute_plan(self, plan_id: str, by: str) -> Any:
+        await self._fresh_marks(await self._plan(plan_id))
+        return await self._asked(self._executor.execute, lambda: (plan_id, by))
+
+    async def watch_plan(self, plan_id: str) -> AsyncIterator[Any]:
+        if self._executor.plan(plan_id) is None:
+            raise Rejected(f"plan {plan_id} is not at work here; look at it with: unisono plan show {plan_id}")
+        async for progress in self._executor.watch(plan_id):
+            yield progress
+
+    async def cancel_plan(self, plan_id: str, by: str) -> Any:
+        asked = await self._asked(self._executor.cancel, lambda: (plan_id,))
+        await self._record(by, "plan cancel", plan_id, f"{asked} orders")
+        return {"asked": asked}
+
+    async def amend_plan(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None, by: str) -> Any:
+        if price is None and factor is None:
+            raise Rejected("an amendment needs a new price or a factor for the quantity; nothing was changed")
+        if (price is not None and price <= 0) or (factor is not None and factor <= 0):
+            raise Rejected("price and factor must be above zero; nothing was changed")
+
+        async def amend() -> int:
+            return await self._executor.amend(plan_id, price=price, factor=factor)
+
+        asked = await self._asked(amend, tuple)
+        await self._record(by, "plan amend", plan_id, f"price {price}, factor {factor}: {asked} orders")
+        return {"asked": asked}
+
+    async def discard_plan(self, plan_id: str, by: str) -> Any:
+        return await self._asked(self._planner.discard, lambda: (plan_id, by))
+
+    # ---- reading back, reconciling, killing
+
+    async def backfill(self, accounts: list[str]) -> Any:
+        wanted = self._members(accounts)
+        for account_id in wanted:
+            self._backfill.check_now(account_id)
+        return {"accounts": wanted}
+
+    async def reconcile(self, accounts: list[str], kind: str) -> AsyncIterator[Any]:
+        """Progress while it runs, then what the run says. It goes on when the one who asked hangs up."""
+        wanted = self._members(accounts)
+        try:
+            run_kind = RunKind(kind.lower())
+        except ValueError:
+            raise Rejected(f"{kind!r} is no kind of run: {', '.join(RunKind)}; nothing was done") from None
+        job = _Reconciling(total=len(wanted))
+        self._start_soon(self._reconcile, job, wanted, run_kind)
+        shown = -1
+        while job.run is None and not job.failed:
+            if job.done != shown:
+                shown = job.done
+                yield {"done": job.done, "total": job.total}
+            await self._clock.sleep(0.05)
+        if job.run is None:
+            raise Rejected(f"the reconciliation could not be kept: {job.failed}", "ledger-down")
+        run = job.run
+        yield {
+            "run_id": run.run_id,
+            "verdict": run.verdict.value,
+            "accounts": len(run.accounts),
+            "breaks": sum(1 for b in run.breaks if not b.explained),
+            "result_hash": run.result_hash,
+        }
+
+    async def _reconcile(self, job: _Reconciling, accounts: Sequence[str], kind: RunKind) -> None:
+        def progress(done: int, total: int) -> None:
+            job.done = done
+
+        try:
+            job.run = await self._reconciler.run(self._subjects(accounts), kind, progress)
+        except (LedgerDown, LedgerFull) as error:
+            job.failed = str(error)
+
+    def _members(self, accounts: list[str]) -> list[str]:
+        """Those named, or every active one."""
+        if not accounts:
+            return [a.account_id for a in self._roster.active()]
+        try:
+            return self._roster.members([], accounts)
+        except UnknownAccount as error:
+            raise Rejected(f"{error}; nothing was done") from None
+
+    async def kill_on(self, scope: str, by: str, why: str) -> Any:
+        self._check_scope(scope)
+        try:
+            await self._kill.on(scope, by, why)
+        except (LedgerDown, LedgerFull) as error:
+            raise Rejected(
+                f"the kill switch {scope} is on and cancels, but it could not be written down ({error}): "
+                "it would not survive a restart. Throw it again once the database works",
+                "not-durable",
+            ) from None
+        return self.kill_status()
+
+    async def kill_off(self, scope: str, by: str, why: str) -> Any:
+        if scope not in {k.scope for k in self._kill.switches()}:
+            raise Rejected(f"no kill switch {scope} is on; nothing was changed")
+        await self._asked(self._kill.off, lambda: (scope, by, why))
+        return self.kill_status()
+
+    def kill_status(self) -> Any:
+        return {"switches": self._kill.switches(), "accounts": self._kill.accounts()}
+
+    # ---- how verbs fail
+
+    async def _asked(self, verb: Callable[..., Awaitable[Any]], arguments: Callable[[], tuple[Any, ...]]) -> Any:
+        """The verb's answer; what it refuses becomes one sentence for the person who asked."""
+        try:
+            return await verb(*arguments())
+        except PlanRefused as error:
+            raise Rejected("; ".join(error.complaints), "refused") from None
+        except (NotExecuted, UnknownAccount) as error:
+            raise Rejected(str(error)) from None
+        except (LedgerDown, LedgerFull) as error:
+            raise Rejected(
+                f"the database cannot be written: {error}. Nothing was sent; free the disk or unlock the database",
+                "ledger-down",
+            ) from None
+
+    async def _plan(self, plan_id: str) -> Plan:
+        plan = self._executor.plan(plan_id) or await self._planner.find(plan_id)
+        if plan is None:
+            raise Rejected(f"there is no plan {plan_id}; nothing was done. List them with: unisono plan list")
+        return plan
+
+    async def _record(self, by: str, action: str, subject: str, after: str) -> None:
+        now_ms = self._clock.now_ms()
+        self._ledger.post(lambda conn: audit.add(conn, now_ms, by, action, subject, after=after))
+
+    def _check_scope(self, scope: str) -> None:
+        kind, _, name = scope.partition(":")
+        known = {"all": {""}, "venue": set(self._roster.venues), "account": set(self._roster.accounts)}
+        if name not in known.get(kind, set()):
+            raise Rejected(
+                f"{scope} is no scope of the kill switch; nothing was changed. It is all, venue:<name> or account:<id>"
+            )

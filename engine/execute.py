@@ -1,0 +1,666 @@
+"""Does. Carries an approved plan out: intents first, then every child at once, then what became of each.
+
+One durable commit claims all children of a plan; only then does the first byte leave. Placing is never repeated: an
+order whose outcome is not known is asked about (`engine/resolve.py`). A child's failure never touches its siblings.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from decimal import Decimal
+
+import anyio
+import msgspec
+import structlog
+
+from accounts.model import Connection
+from engine.core.facts import AccountFact, OrderFact
+from engine.core.instruments import InstrumentKind
+from engine.core.limits import Recent
+from engine.core.orders import (
+    EVENT_OF_STATUS,
+    TERMINAL,
+    Accepted,
+    Amend,
+    Cancel,
+    CancelState,
+    Command,
+    IllegalStep,
+    OrderEvent,
+    OrderState,
+    Outcome,
+    Place,
+    Refused,
+    Unknown,
+    advance,
+)
+from engine.core.plans import Child, Denial, Plan, PlanState
+from engine.core.venue import Priority, RateRule, Reply
+from engine.ledger import Ledger
+from engine.ledger import plans as store
+from engine.links import Link, Links, NotSent
+from engine.roster import Roster
+from engine.sync import Sync
+from engine.wire import rate
+from engine.wire.http import Http, NoAnswer
+from engine.wire.rate import Budgets
+from scheduler.clock import Clock
+
+log = structlog.get_logger("execute")
+replace = msgspec.structs.replace
+
+_YIELD_EVERY = 32  # uvloop writes when the loop turns: without a yield the first frame leaves after the last send
+_SWEEP_S = 0.1
+_LATE_ANSWER_S = 60.0  # so long an answer that missed its time-out is still taken for what it is
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a plan's children stand, by count."""
+
+    state: PlanState
+    total: int
+    sent: int
+    acknowledged: int
+    working: int
+    filled: int
+    refused: int
+    unknown: int
+    skipped: int
+    ended: int
+    settled: bool  # nothing is on its way any more: each child is at work, ended, or skipped
+    quantity: Decimal
+    filled_quantity: Decimal
+    first_sent_ms: int | None = None
+    last_sent_ms: int | None = None
+
+
+class _Waiting(msgspec.Struct):
+    """A request on its way: what it asked, for which children, and until when an answer is expected."""
+
+    commands: tuple[Command, ...]
+    client_order_ids: tuple[str, ...]
+    connection_key: str
+    due_s: float
+    timed_out: bool = False
+
+
+class NotExecuted(Exception):
+    """The plan was not carried out; nothing was sent."""
+
+
+class Executor:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        ledger: Ledger,
+        sync: Sync,
+        links: Links,
+        http: Http,
+        budgets: Budgets,
+        roster: Roster,
+        send_timeout_s: float,
+        recent_ms: int,
+        rng: random.Random,
+        recheck: Callable[[Plan], Mapping[tuple[str, int], Sequence[Denial]]],
+    ) -> None:
+        """`recheck` is the last look before the claim: by (account, leg), why a child must not be sent after all."""
+        self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
+        self._http, self._budgets, self._roster = http, budgets, roster
+        self._send_timeout_s, self._rng, self._recheck = send_timeout_s, rng, recheck
+        self._recent_ms = recent_ms
+        self._shapes: dict[tuple[str, str, type, int], tuple[list[RateRule], str]] = {}
+        self._recent: dict[tuple[str, str], deque[Recent]] = {}
+        self._plans: dict[str, Plan] = {}
+        self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
+        self._children: dict[str, Child] = {}  # by client order id
+        self._waiting: dict[str, _Waiting] = {}  # by request id
+        self._numbers = iter(range(1, 1 << 62))
+        self._changes: list[store.Change] = []
+        self._changed = anyio.Event()
+        self._group: anyio.abc.TaskGroup | None = None
+        self.blocked = ""  # why nothing may be sent at all: recovering, disk, kill switch
+        self.late: list[str] = []
+        sync.subscribe(self.on_fact)
+
+    # ---- life
+
+    async def recover(self) -> int:
+        """Before the first new claim: whatever may be out there becomes UNKNOWN and is asked about. Never resent."""
+        with self._ledger.read() as conn:
+            plans = [p for p in store.load_plans(conn, ended=False) if p.state is not PlanState.DRAFT]
+            children = store.load_children(conn, [p.plan_id for p in plans])
+        for plan in plans:
+            self._plans[plan.plan_id] = plan
+            self._of_plan[plan.plan_id] = []
+        unknown = 0
+        for child in children:
+            self._adopt(child)
+            if child.state is OrderState.SENDING:
+                self._step(child, OrderEvent.NO_ANSWER, reason="the engine stopped before the answer came")
+                unknown += 1
+            elif child.state is OrderState.PLANNED and self._plans[child.plan_id].state is PlanState.EXECUTING:
+                self._step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
+        await self._flush()
+        for plan in plans:
+            await self._close_if_ended(plan.plan_id)
+        return unknown
+
+    async def run(self) -> None:
+        """Times out what got no answer, and writes what changed."""
+        async with anyio.create_task_group() as self._group:
+            self._group.start_soon(self._keep_flushing)
+            while True:
+                await self._clock.sleep(_SWEEP_S)
+                now_s = self._clock.monotonic_s()
+                for request_id, waiting in list(self._waiting.items()):
+                    if waiting.due_s > now_s:
+                        continue
+                    if not waiting.timed_out:
+                        waiting.timed_out = True
+                        self._unanswered(waiting, f"no answer within {self._send_timeout_s:g} s")
+                    elif waiting.due_s + _LATE_ANSWER_S <= now_s:
+                        del self._waiting[request_id]
+
+    # ---- asked from outside
+
+    def plan(self, plan_id: str) -> Plan | None:
+        return self._plans.get(plan_id)
+
+    def child(self, client_order_id: str) -> Child | None:
+        return self._children.get(client_order_id)
+
+    def children(self, plan_id: str) -> list[Child]:
+        return [self._children[c] for c in self._of_plan.get(plan_id, [])]
+
+    def of_account(self, account_id: str) -> list[Child]:
+        return [c for c in self._children.values() if c.account_id == account_id]
+
+    def on_their_way(self) -> bool:
+        """Is an answer still expected to something that was sent?"""
+        return any(not w.timed_out for w in self._waiting.values())
+
+    def open_children(self, account_id: str | None = None) -> list[Child]:
+        return [
+            c
+            for c in self._children.values()
+            if c.state in (OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING)
+            and account_id in (None, c.account_id)
+        ]
+
+    def unknown_children(self) -> list[Child]:
+        return [c for c in self._children.values() if c.state is OrderState.UNKNOWN]
+
+    def recent(self, account_id: str, instrument: str) -> Sequence[Recent]:
+        """Orders that went out within the duplicate window."""
+        found = self._recent.get((account_id, instrument))
+        if not found:
+            return ()
+        oldest_ms = self._clock.now_ms() - self._recent_ms
+        while found and found[0].at_ms < oldest_ms:
+            found.popleft()
+        return found
+
+    def progress(self, plan_id: str) -> Progress:
+        children = self.children(plan_id)
+        count = dict.fromkeys(OrderState, 0)
+        for child in children:
+            count[child.state] += 1
+        sent = [c.sent_at_ms for c in children if c.sent_at_ms is not None]
+        plan = self._plans[plan_id]
+        on_its_way = count[OrderState.SENDING] + count[OrderState.PLANNED]
+        return Progress(
+            state=plan.state,
+            total=len(children),
+            sent=len(sent),
+            acknowledged=sum(1 for c in children if c.acknowledged_at_ms is not None),
+            working=count[OrderState.WORKING],
+            filled=count[OrderState.FILLED],
+            refused=count[OrderState.REJECTED],
+            unknown=count[OrderState.UNKNOWN],
+            skipped=count[OrderState.SKIPPED] + count[OrderState.NOT_PLACED],
+            ended=sum(n for s, n in count.items() if s in TERMINAL),
+            settled=plan.state is not PlanState.APPROVED and on_its_way == 0,
+            quantity=sum((c.quantity for c in children), Decimal(0)),
+            filled_quantity=sum((c.filled for c in children), Decimal(0)),
+            first_sent_ms=min(sent, default=None),
+            last_sent_ms=max(sent, default=None),
+        )
+
+    async def watch(self, plan_id: str, every_s: float = 0.1) -> AsyncIterator[Progress]:
+        """Progress until the plan has settled."""
+        while True:
+            progress = self.progress(plan_id)
+            yield progress
+            if progress.settled:
+                return
+            await self._clock.sleep(every_s)
+
+    # ---- a plan's way out
+
+    def adopt(self, plan: Plan, children: Sequence[Child]) -> None:
+        """An approved plan and its children, PLANNED and durable. Nothing is sent yet."""
+        self._plans[plan.plan_id] = plan
+        self._of_plan[plan.plan_id] = []
+        for child in children:
+            self._adopt(child)
+
+    def dropped(self, plan: Plan) -> None:
+        """A plan that ended before anything of it was sent."""
+        if plan.plan_id in self._plans:
+            self._plans[plan.plan_id] = plan
+
+    async def execute(self, plan_id: str, by: str) -> Progress:
+        """Claim all children in one durable commit, then send them all. Returns when the last frame has left."""
+        plan = self._plans.get(plan_id)
+        if plan is None or plan.state is not PlanState.APPROVED:
+            state = "not approved here" if plan is None else f"{plan.state.value}, not approved"
+            raise NotExecuted(f"plan {plan_id} is {state}; nothing was sent")
+        if self.blocked:
+            raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was sent; the plan stays approved")
+        now_ms = self._clock.now_ms()
+        if now_ms >= plan.expires_at_ms:
+            await self._end(plan, PlanState.EXPIRED, "it expired before it was executed; nothing was sent")
+            raise NotExecuted(f"plan {plan_id} has expired; nothing was sent. Preview and approve it again")
+
+        denied = self._recheck(plan)
+        go, stay = list[Child](), list[tuple[Child, str]]()
+        for child in self.children(plan_id):
+            against = denied.get((child.account_id, child.leg))
+            if against:
+                stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))
+            else:
+                go.append(child)
+        await self._make_room(self._places(go), Priority.PLACE)
+
+        plan = self._plans[plan_id] = replace(plan, state=PlanState.EXECUTING)
+        token = f"{self._rng.getrandbits(64):016x}"
+        now_ms = self._clock.now_ms()
+        claimed = [
+            replace(
+                child,
+                state=advance(child.state, OrderEvent.CLAIM),
+                claim_token=token,
+                send_by_ms=self._expiry_ms(child),
+                updated_at_ms=now_ms,
+            )
+            for child in go
+        ]
+        try:
+            mine = set(await self._ledger.write(lambda conn: store.claim(conn, plan, claimed, token, now_ms, by)))
+        except BaseException:
+            self._plans[plan_id] = replace(plan, state=PlanState.APPROVED)
+            raise
+        if len(mine) != len(claimed):
+            log.error("not_all_claimed", plan=plan_id, wanted=len(claimed), claimed=len(mine))
+            claimed = [c for c in claimed if c.child_id in mine]
+        for child in claimed:
+            self._children[child.client_order_id] = child
+            self._recent.setdefault((child.account_id, child.instrument), deque()).append(
+                Recent(plan_id, child.side, child.quantity, now_ms, child.client_order_id)
+            )
+        for child, why in stay:
+            self._step(child, OrderEvent.SKIP, reason=why)
+        await self._send(self._places(claimed))
+        await self._close_if_ended(plan_id)
+        return self.progress(plan_id)
+
+    async def cancel(self, plan_id: str) -> int:
+        """Ask the venue to cancel every child at work; children still unknown are cancelled once they show up."""
+        plan = self._plans.get(plan_id)
+        if plan is None:
+            raise NotExecuted(f"plan {plan_id} is not at work here; nothing was cancelled")
+        open_now = [c for c in self.children(plan_id) if c.state not in TERMINAL]
+        for child in open_now:
+            if child.state is OrderState.PLANNED:
+                self._step(child, OrderEvent.SKIP, reason="cancelled before it was sent")
+            else:
+                self._set(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
+        if plan.state is PlanState.APPROVED:
+            await self._end(plan, PlanState.DISCARDED, "cancelled before it was executed; nothing was sent")
+            return len(open_now)
+        await self.cancel_orders([c for c in self.children(plan_id) if c.state is OrderState.WORKING])
+        return len(open_now)
+
+    async def cancel_orders(self, children: Sequence[Child]) -> None:
+        """One cancel for each; repeating a cancel is safe, placing is not."""
+        commands: list[tuple[str, str, Command]] = []
+        for child in children:
+            instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
+            if instrument is None:
+                log.error("cancel_impossible", child=child.child_id, instrument=child.instrument)
+                continue
+            self._set(replace(child, cancel_state=CancelState.SENDING), event="cancel_sent")
+            command = Cancel(
+                client_order_id=child.client_order_id, venue_order_id=child.venue_order_id, instrument=instrument
+            )
+            commands.append((child.account_id, child.client_order_id, command))
+        await self._make_room(commands, Priority.RISK)
+        await self._send(commands)
+
+    async def amend(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None) -> int:
+        """Change price and/or scale the quantity of every child at work; the venue's answer changes the child."""
+        if plan_id not in self._plans:
+            raise NotExecuted(f"plan {plan_id} is not at work here; nothing was changed")
+        commands: list[tuple[str, str, Command]] = []
+        for child in self.children(plan_id):
+            instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
+            if child.state is not OrderState.WORKING or instrument is None:
+                continue
+            quantity = None
+            if factor is not None:
+                steps = (child.quantity * factor) // instrument.quantity_step
+                quantity = max(steps * instrument.quantity_step, child.filled, instrument.min_quantity)
+            amend_id = f"a{next(self._numbers)}x{child.child_id[:16]}"
+            command = Amend(
+                client_order_id=child.client_order_id,
+                venue_order_id=child.venue_order_id,
+                instrument=instrument,
+                amend_id=amend_id,
+                new_quantity=quantity,
+                new_price=price,
+                expires_at_ms=self._expiry_ms(child),
+            )
+            commands.append((child.account_id, child.client_order_id, command))
+        intents = [(self._children[c], m) for _, c, m in commands if isinstance(m, Amend)]
+        now_ms = self._clock.now_ms()
+        await self._make_room(commands, Priority.PLACE)
+        await self._ledger.write(lambda conn: store.record_amends(conn, intents, now_ms))
+        await self._send(commands)
+        return len(commands)
+
+    async def discard(self, plan: Plan, why: str) -> None:
+        await self._end(plan, PlanState.DISCARDED, why)
+
+    # ---- out
+
+    async def _make_room(self, commands: Sequence[tuple[str, str, Command]], priority: Priority) -> None:
+        """Budget is taken before the claim, so that claims do not rot in a queue."""
+        for account_id, batch in _by_account(commands, self._roster):
+            ask = self._limits(account_id, [command for _, command in batch])
+            if not self._budgets.try_take(ask, priority):
+                await self._budgets.take(ask, priority)
+
+    def _limits(self, account_id: str, commands: Sequence[Command]) -> rate.Ask:
+        """What these commands count against; the venue's own description of the request says it, over either way."""
+        venue = self._roster.venue(account_id)
+        shape = (venue.name, commands[0].instrument.name, type(commands[0]), len(commands))
+        known = self._shapes.get(shape)
+        if known is None:
+            request = self._roster.rest(account_id).orders_request(commands)
+            rules = {r.name: r for r in venue.rates}
+            known = self._shapes[shape] = ([rules[name] for name in request.rules], request.rule_key)
+        rules_of_shape, rule_key = known
+        return [rate.scope(rule, venue.name, account_id, rule_key) for rule in rules_of_shape]
+
+    def _expiry_ms(self, child: Child) -> int:
+        """Until when the venue may still carry a request of now out, by the venue's clock."""
+        account = self._roster.account(child.account_id)
+        expiry_ms = self._roster.venues[account.venue].capabilities.request_expiry_ms
+        now_ms = self._http.venue_now_ms(account.venue, account.environment)
+        return now_ms + (expiry_ms if expiry_ms is not None else round(self._send_timeout_s * 1000))
+
+    def _places(self, children: Sequence[Child]) -> list[tuple[str, str, Command]]:
+        """The children as requests; one whose instrument has vanished was denied by the last look."""
+        places: list[tuple[str, str, Command]] = []
+        for child in children:
+            instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
+            assert instrument is not None, "checked before"
+            place = Place(
+                client_order_id=child.client_order_id,
+                instrument=instrument,
+                side=child.side,
+                order_type=child.order_type,
+                quantity=child.quantity,
+                price=child.price,
+                reduce_only=child.reduce_only,
+                margin_mode="cash" if instrument.kind is InstrumentKind.SPOT else "cross",
+                expires_at_ms=child.send_by_ms,
+            )
+            places.append((child.account_id, child.client_order_id, place))
+        return places
+
+    async def _send(self, commands: Sequence[tuple[str, str, Command]]) -> None:
+        """Send (account, client order id, command) each over its account's way; one plain loop, no task each."""
+        sent = 0
+        for account_id, batch in _by_account(commands, self._roster):
+            kind = self._roster.order_kind(account_id)
+            if kind is None:
+                assert self._group is not None
+                self._group.start_soon(self._ask_over_http, account_id, batch)
+                continue
+            link = self._links.of_listener(account_id, kind)
+            await self._ask_over_stream(link, batch)
+            sent += 1
+            if sent % _YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
+
+    async def _ask_over_stream(self, link: Link | None, batch: Sequence[tuple[str, Command]]) -> None:
+        now_ms = self._clock.now_ms()
+        ids, commands = tuple(c for c, _ in batch), tuple(m for _, m in batch)
+        if link is None or link.conversation is None or not link.live:
+            self._not_written(ids, commands, "its connection is down")
+            return
+        request_id = f"r{next(self._numbers)}"
+        frame = link.conversation.say(commands, request_id, now_ms)
+        due_s = self._clock.monotonic_s() + self._send_timeout_s
+        self._waiting[request_id] = waiting = _Waiting(commands, ids, link.connection.connection_key, due_s)
+        try:
+            await link.send(frame)
+        except NotSent as error:
+            del self._waiting[request_id]
+            if error.written:
+                self._unanswered(waiting, str(error))
+            else:
+                self._not_written(ids, commands, str(error))
+            return
+        self._stamp_sent(ids, commands, now_ms)
+
+    async def _ask_over_http(self, account_id: str, batch: Sequence[tuple[str, Command]]) -> None:
+        ids, commands = tuple(c for c, _ in batch), tuple(m for _, m in batch)
+        rest = self._roster.rest(account_id)
+        now_ms = self._clock.now_ms()
+        self._stamp_sent(ids, commands, now_ms)
+        try:
+            response = await self._http.send(self._roster.origin(account_id), rest.orders_request(commands))
+            outcomes = rest.read_outcomes(commands, response)
+        except NoAnswer as error:
+            if not error.written:
+                self._not_written(ids, commands, str(error))
+                return
+            outcomes = tuple(Unknown(str(error)) for _ in commands)
+        self._settle(ids, commands, outcomes)
+
+    def _stamp_sent(self, ids: Sequence[str], commands: Sequence[Command], now_ms: int) -> None:
+        for client_order_id, command in zip(ids, commands, strict=True):
+            if isinstance(command, Place):
+                child = self._children[client_order_id]
+                if child.sent_at_ms is None:  # written with the next change: nothing hangs on the stamp alone
+                    self._children[client_order_id] = replace(child, sent_at_ms=now_ms)
+
+    # ---- back
+
+    def on_reply(self, connection: Connection, reply: Reply) -> None:
+        """The venue's answer to one request. One that came after its time-out is still the answer."""
+        waiting = self._waiting.pop(reply.request_id, None)
+        if waiting is None:
+            log.info("late_reply", connection=connection.connection_key, request=reply.request_id)
+            return
+        self._settle(waiting.client_order_ids, waiting.commands, reply.outcomes)
+
+    def on_down(self, connection_key: str, reason: str) -> None:
+        """Whatever was on its way over this connection may have arrived: unknown, not failed."""
+        for request_id in [r for r, w in self._waiting.items() if w.connection_key == connection_key]:
+            waiting = self._waiting.pop(request_id)
+            if not waiting.timed_out:
+                self._unanswered(waiting, f"the connection was lost: {reason}")
+
+    def on_fact(self, account_id: str, fact: AccountFact) -> None:
+        """What the venue says of one of our orders moves its child, whichever way it was heard."""
+        if type(fact) is not OrderFact or not fact.client_order_id:
+            return
+        child = self._children.get(fact.client_order_id)
+        if child is None or child.account_id != account_id:
+            return
+        now_ms = self._clock.now_ms()
+        filled = max(child.filled, fact.filled)
+        seen = replace(
+            child,
+            venue_order_id=fact.venue_order_id or child.venue_order_id,
+            filled=filled,
+            avg_price=fact.avg_price if fact.avg_price is not None else child.avg_price,
+            quantity=child.quantity if fact.quantity_in_quote else fact.quantity,
+            price=fact.price if fact.price is not None else child.price,
+            acknowledged_at_ms=child.acknowledged_at_ms or now_ms,
+            filled_at_ms=now_ms if filled > child.filled else child.filled_at_ms,
+            updated_at_ms=now_ms,
+        )
+        if child.state in TERMINAL:
+            if child.state in (OrderState.NOT_PLACED, OrderState.SKIPPED) or filled > child.filled:
+                log.error("late", child=child.child_id, account=account_id, was=child.state.value, filled=str(filled))
+                self.late.append(child.client_order_id)
+                self._set(replace(seen, late=True), event="late")
+            return
+        if child.state is OrderState.PLANNED:
+            log.error("seen_before_sent", child=child.child_id, account=account_id)
+            self._step(replace(seen, late=True), OrderEvent.SKIP, reason="the venue already has an order with this id")
+            return
+        event = EVENT_OF_STATUS[fact.status]
+        cancel_state = CancelState.CONFIRMED if event is OrderEvent.FINAL_CANCEL else child.cancel_state
+        self._step(replace(seen, cancel_state=cancel_state), event, reason=fact.reason or child.reason)
+        if child.cancel_state is CancelState.REQUESTED and event is OrderEvent.SEEN and self._group is not None:
+            self._group.start_soon(self.cancel_orders, [self._children[fact.client_order_id]])
+
+    def resolved_absent(self, client_order_id: str) -> None:
+        """Negative proof is complete: the venue never had it."""
+        child = self._children[client_order_id]
+        if child.state is OrderState.UNKNOWN:
+            self._step(child, OrderEvent.NEGATIVE_PROOF, reason="proven: the venue never had it")
+
+    def _settle(self, ids: Sequence[str], commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
+        now_ms = self._clock.now_ms()
+        for client_order_id, command, outcome in zip(ids, commands, outcomes, strict=True):
+            child = self._children.get(client_order_id)
+            if child is None:
+                continue
+            if isinstance(command, Place):
+                self._placed(child, outcome, now_ms)
+            elif isinstance(command, Cancel):
+                self._cancelled(child, outcome)
+            elif isinstance(outcome, Refused):
+                self._set(replace(child, reason=f"amend refused: {outcome.reason}"), event="amend_refused")
+            elif isinstance(outcome, Unknown):
+                self._set(replace(child, reason=f"amend unknown: {outcome.reason}"), event="amend_unknown")
+
+    def _placed(self, child: Child, outcome: Outcome, now_ms: int) -> None:
+        if child.state not in (OrderState.SENDING, OrderState.UNKNOWN):
+            if isinstance(outcome, Accepted) and child.acknowledged_at_ms is None:
+                self._set(replace(child, acknowledged_at_ms=now_ms))
+            return  # the stream was faster than the answer
+        match outcome:
+            case Accepted(venue_order_id):
+                child = replace(child, venue_order_id=venue_order_id, acknowledged_at_ms=now_ms)
+                self._step(child, OrderEvent.ACK)
+            case Refused(code, reason):
+                self._step(replace(child, acknowledged_at_ms=now_ms), OrderEvent.REFUSED, reason=f"{code}: {reason}")
+            case Unknown(reason):
+                if child.state is OrderState.SENDING:
+                    self._step(child, OrderEvent.NO_ANSWER, reason=reason)
+
+    def _cancelled(self, child: Child, outcome: Outcome) -> None:
+        match outcome:
+            case Accepted():
+                return  # accepted is not cancelled: the venue's event says that
+            case Refused(code, reason, target_gone):
+                # Gone means ended in some way: the order's own fact tells which, so it is asked for.
+                state = CancelState.UNKNOWN if target_gone else CancelState.REFUSED
+                self._set(replace(child, cancel_state=state, reason=f"cancel {code}: {reason}"), event="cancel_refused")
+            case Unknown(reason):
+                self._set(replace(child, cancel_state=CancelState.UNKNOWN), event="cancel_unknown")
+
+    def _unanswered(self, waiting: _Waiting, reason: str) -> None:
+        self._settle(waiting.client_order_ids, waiting.commands, [Unknown(reason)] * len(waiting.commands))
+
+    def _not_written(self, ids: Sequence[str], commands: Sequence[Command], reason: str) -> None:
+        """Provably not one byte left us: a placement is skipped, a cancel stays requested."""
+        for client_order_id, command in zip(ids, commands, strict=True):
+            child = self._children.get(client_order_id)
+            if child is None:
+                continue
+            if isinstance(command, Place) and child.state is OrderState.SENDING:
+                self._step(child, OrderEvent.NOT_WRITTEN)
+                self._step(self._children[client_order_id], OrderEvent.SKIP, reason=f"not sent: {reason}")
+            elif isinstance(command, Cancel):
+                self._set(replace(child, cancel_state=CancelState.REQUESTED, reason=reason), event="cancel_not_sent")
+
+    # ---- changes, in memory at once and in the ledger soon
+
+    def _adopt(self, child: Child) -> None:
+        self._children[child.client_order_id] = child
+        self._of_plan[child.plan_id].append(child.client_order_id)
+
+    def _step(self, child: Child, event: OrderEvent, reason: str = "") -> None:
+        before = self._children[child.client_order_id]
+        try:
+            state = advance(before.state, event)
+        except IllegalStep as error:
+            log.error("illegal_step", child=child.child_id, event=event.value, error=str(error))
+            return
+        after = replace(child, state=state, reason=reason or child.reason, updated_at_ms=self._clock.now_ms())
+        self._set(after, event=event.value)
+
+    def _set(self, after: Child, event: str = "") -> None:
+        before = self._children[after.client_order_id]
+        if after == before:
+            return
+        self._children[after.client_order_id] = after
+        self._changes.append(store.Change(before=before, after=after, event=event))
+        self._changed.set()
+
+    async def _keep_flushing(self) -> None:
+        while True:
+            await self._changed.wait()
+            await anyio.lowlevel.checkpoint()  # let the answers that are already here join this commit
+            await self._flush()
+
+    async def _flush(self) -> None:
+        self._changed = anyio.Event()
+        changes, self._changes = self._changes, []
+        if not changes:
+            return
+        self._ledger.post(lambda conn: store.record_changes(conn, changes))
+        for plan_id in {c.after.plan_id for c in changes}:
+            await self._close_if_ended(plan_id)
+
+    async def _close_if_ended(self, plan_id: str) -> None:
+        plan = self._plans[plan_id]
+        if plan.state is not PlanState.EXECUTING:
+            return
+        children = self.children(plan_id)
+        if any(c.state not in TERMINAL for c in children):
+            return
+        whole = all(c.state is OrderState.FILLED for c in children)
+        await self._end(plan, PlanState.DONE if whole else PlanState.DONE_WITH_SHORTFALL, plan.note)
+
+    async def _end(self, plan: Plan, state: PlanState, note: str) -> None:
+        ended = self._plans[plan.plan_id] = replace(plan, state=state, note=note)
+        now_ms = self._clock.now_ms()
+        self._ledger.post(lambda conn: store.save_plan(conn, ended, plan.state, now_ms))
+
+
+def _by_account(
+    commands: Sequence[tuple[str, str, Command]], roster: Roster
+) -> list[tuple[str, list[tuple[str, Command]]]]:
+    """Commands of one account, kind and instrument go together, as many as the venue takes in one request."""
+    batches: list[tuple[str, list[tuple[str, Command]]]] = []
+    latest: dict[tuple[str, type, str], list[tuple[str, Command]]] = {}
+    for account_id, client_order_id, command in commands:
+        key = (account_id, type(command), command.instrument.name)
+        batch = latest.get(key)
+        if batch is None or len(batch) >= roster.venue(account_id).capabilities.max_batch:
+            batch = latest[key] = []
+            batches.append((account_id, batch))
+        batch.append((client_order_id, command))
+    return batches

@@ -1,0 +1,144 @@
+"""Does. The kill switch: stops sends at once, cancels what is at work, and says so only when it is shown.
+
+Scopes: "all", "venue:<name>", "account:<id>". The switch is a row in the ledger, so it survives a restart.
+"""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+import structlog
+
+from engine.core.orders import Cancel, Command
+from engine.core.venue import Priority, VenueError
+from engine.execute import Executor
+from engine.ledger import Ledger, kills
+from engine.roster import Roster
+from engine.sync import Sync
+from engine.wire.http import Http, NoAnswer
+from scheduler.clock import Clock
+
+log = structlog.get_logger("kill")
+
+_AGAIN_S = 2.0
+_AT_ONCE = 16
+
+
+class KillAccount(msgspec.Struct, frozen=True):
+    """One account under a kill switch: `shown` when the venue itself listed no working order since it was thrown."""
+
+    account_id: str
+    scope: str
+    shown: bool
+    working: int
+    note: str = ""
+
+
+class KillSwitch:
+    def __init__(
+        self, *, clock: Clock, ledger: Ledger, sync: Sync, http: Http, roster: Roster, executor: Executor
+    ) -> None:
+        self._clock, self._ledger, self._sync = clock, ledger, sync
+        self._http, self._roster, self._executor = http, roster, executor
+        self._on: dict[str, kills.Kill] = {}
+        self._accounts: dict[str, KillAccount] = {}
+        self._woken = anyio.Event()
+
+    def load(self) -> None:
+        with self._ledger.read() as conn:
+            self._on = {k.scope: k for k in kills.switched_on(conn)}
+
+    def scope_of(self, account_id: str) -> str:
+        """The scope that stops this account, or ""."""
+        if not self._on:
+            return ""
+        venue = self._roster.account(account_id).venue
+        return next((s for s in ("all", f"venue:{venue}", f"account:{account_id}") if s in self._on), "")
+
+    def reason(self, account_id: str) -> str:
+        """Which switch stops this account, who threw it and why; "" when none does. On the hot path of a fan-out."""
+        if not self._on:
+            return ""
+        kill = self._on.get(self.scope_of(account_id))
+        return "" if kill is None else f"{kill.scope}, by {kill.by}: {kill.why}"
+
+    async def on(self, scope: str, by: str, why: str) -> None:
+        """From this instant on nothing new is sent in the scope; cancelling begins at once."""
+        kill = kills.Kill(scope=scope, by=by, why=why, at_ms=self._clock.now_ms())
+        self._on[scope] = kill  # first in memory: a slow disk must not let one more order out
+        self._woken.set()
+        log.warning("kill_on", scope=scope, by=by, why=why)
+        await self._ledger.write(lambda conn: kills.switch_on(conn, kill))
+
+    async def off(self, scope: str, by: str, why: str) -> None:
+        now_ms = self._clock.now_ms()
+        await self._ledger.write(lambda conn: kills.switch_off(conn, scope, by, why, now_ms))
+        self._on.pop(scope, None)
+        for account_id in [a for a, k in self._accounts.items() if k.scope == scope]:
+            del self._accounts[account_id]
+        log.warning("kill_off", scope=scope, by=by, why=why)
+
+    def switches(self) -> list[kills.Kill]:
+        return list(self._on.values())
+
+    def accounts(self) -> list[KillAccount]:
+        """Every account under a switch; one not asked yet is not shown."""
+        return [
+            self._accounts.get(a.account_id) or KillAccount(a.account_id, scope, False, 0, "not asked yet")
+            for a in self._roster.active()
+            if (scope := self.scope_of(a.account_id))
+        ]
+
+    async def run(self) -> None:
+        """While a switch is on: cancel and look again until the venue shows no working order anywhere in scope."""
+        room = anyio.CapacityLimiter(_AT_ONCE)
+        while True:
+            with anyio.move_on_after(_AGAIN_S):
+                await self._woken.wait()
+            self._woken = anyio.Event()
+            due = [k for k in self.accounts() if not k.shown]
+            async with anyio.create_task_group() as group:
+                for k in due:
+                    group.start_soon(self._clear, k.account_id, k.scope, room)
+
+    async def _clear(self, account_id: str, scope: str, room: anyio.CapacityLimiter) -> None:
+        async with room:
+            try:
+                working = await self._cancel_all(account_id)
+                note = "" if not working else "cancel sent, not yet shown as done"
+            except (VenueError, NoAnswer) as error:
+                working, note = 0, f"the venue could not be asked: {error}"
+                self._accounts[account_id] = KillAccount(account_id, scope, False, working, note)
+                return
+        if self.scope_of(account_id):
+            unknown = [c for c in self._executor.open_children(account_id) if c.state != "working"]
+            if unknown:
+                note = f"{len(unknown)} orders whose outcome is unknown"
+            self._accounts[account_id] = KillAccount(
+                account_id, scope, not working and not unknown, working + len(unknown), note
+            )
+
+    async def _cancel_all(self, account_id: str) -> int:
+        """Cancel every order the venue lists, ours or not, over HTTP: it works without a connection too."""
+        origin, rest = self._roster.origin(account_id), self._roster.rest(account_id)
+        commands: list[Command] = []
+        for read in rest.open_orders():
+            async for page in self._http.walk(origin, read, priority=Priority.RISK):
+                self._sync.fetched(account_id, page.facts, self._clock.now_ms())
+                for fact in page.facts:
+                    instrument = self._roster.catalogue(account_id).by_name(getattr(fact, "instrument", ""))
+                    if instrument is None:
+                        log.error("cancel_impossible", account=account_id, fact=fact.key)
+                        continue
+                    commands.append(
+                        Cancel(
+                            client_order_id="",
+                            venue_order_id=getattr(fact, "venue_order_id", ""),
+                            instrument=instrument,
+                        )
+                    )
+        batch = self._roster.venue(account_id).capabilities.max_batch
+        for start in range(0, len(commands), batch):
+            some = commands[start : start + batch]
+            await self._http.send(origin, rest.orders_request(some), priority=Priority.RISK)
+        return len(commands)

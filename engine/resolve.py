@@ -1,0 +1,158 @@
+"""Does. Asks what became of orders whose outcome is not known, until the venue's own evidence says so.
+
+Never sends anything that could trade. Order of asking: the order itself by our id; past the quarantine also the
+complete list of open orders and the fills since the claim. Three complete rounds that do not show it, with our
+clock right, are the negative proof. An error is never "not found".
+"""
+
+from __future__ import annotations
+
+import anyio
+import msgspec
+import structlog
+
+from engine.core.facts import FillFact, OrderFact
+from engine.core.orders import CancelState, OrderState
+from engine.core.plans import Child
+from engine.core.venue import ErrorClass, Priority, VenueError
+from engine.execute import Executor
+from engine.roster import Roster
+from engine.sync import Sync
+from engine.wire.http import Http, NoAnswer
+from scheduler.clock import Clock
+
+log = structlog.get_logger("resolve")
+
+_DELAYS_S = (0.5, 0.5, 0.5, 0.5, 2.0, 10.0, 60.0)
+_PROOF_ROUNDS = 3
+_PROOF_SPACING_S = 2.0
+_CLOCK_TOLERANCE_MS = 500
+_QUARANTINE_WITHOUT_EXPIRY_MS = 60_000
+_ESCALATE_MS = 15_000
+_SWEEP_S = 0.25
+_AT_ONCE = 32
+
+
+class _Case(msgspec.Struct):
+    """One question that is open."""
+
+    since_ms: int
+    due_s: float
+    asked: int = 0
+    rounds: int = 0
+    escalated: bool = False
+    asking: bool = False
+
+
+class Resolver:
+    def __init__(self, *, clock: Clock, executor: Executor, http: Http, roster: Roster, sync: Sync) -> None:
+        self._clock, self._executor, self._http = clock, executor, http
+        self._roster, self._sync = roster, sync
+        self._cases: dict[str, _Case] = {}
+        self._room = anyio.CapacityLimiter(_AT_ONCE)
+
+    @property
+    def escalated(self) -> list[Child]:
+        """Children a person should look at: unknown for longer than the limit."""
+        found = (self._executor.child(c) for c, case in self._cases.items() if case.escalated)
+        return [c for c in found if c is not None]
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as group:
+            while True:
+                now_s, now_ms = self._clock.monotonic_s(), self._clock.now_ms()
+                asked_about = {c.client_order_id: c for c in self._executor.open_children() if _doubtful(c)}
+                for gone in self._cases.keys() - asked_about.keys():
+                    del self._cases[gone]
+                for client_order_id, child in asked_about.items():
+                    case = self._cases.get(client_order_id)
+                    if case is None:
+                        case = self._cases[client_order_id] = _Case(since_ms=now_ms, due_s=now_s + _DELAYS_S[0])
+                    if not case.escalated and now_ms - case.since_ms > _ESCALATE_MS:
+                        case.escalated = True
+                        log.error("order_unknown", child=child.child_id, account=child.account_id, reason=child.reason)
+                    if case.due_s <= now_s and not case.asking:
+                        case.asking = True
+                        group.start_soon(self._ask, child, case)
+                await self._clock.sleep(_SWEEP_S)
+
+    async def _ask(self, child: Child, case: _Case) -> None:
+        async with self._room:
+            try:
+                await self._look_up(child, case)
+            except (VenueError, NoAnswer) as error:
+                log.warning("resolve_failed", child=child.child_id, account=child.account_id, error=str(error))
+            finally:
+                case.asked += 1
+                delay_s = _DELAYS_S[min(case.asked, len(_DELAYS_S) - 1)]
+                if child.state is OrderState.UNKNOWN:
+                    left_s = self._quarantine_left_s(child)
+                    delay_s = min(delay_s, max(left_s, _DELAYS_S[0]) if left_s > 0 else _PROOF_SPACING_S)
+                case.due_s = self._clock.monotonic_s() + delay_s
+                case.asking = False
+
+    async def _look_up(self, child: Child, case: _Case) -> None:
+        account_id = child.account_id
+        instrument = self._roster.catalogue(account_id).by_name(child.instrument)
+        if instrument is None or account_id not in self._roster.accounts:
+            return
+        origin, rest = self._roster.origin(account_id), self._roster.rest(account_id)
+        read = rest.order(instrument, child.client_order_id, child.venue_order_id)
+        try:
+            page = await self._http.read(origin, read, priority=Priority.RESOLVE)
+        except VenueError as error:
+            if error.error_class is not ErrorClass.NOT_FOUND:
+                raise
+        else:
+            self._sync.fetched(account_id, page.facts, self._clock.now_ms())
+            await self._cancel_again(child.client_order_id)
+            return
+        if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
+            return
+        if await self._shown_anywhere(child):
+            return
+        if not self._http.clock_within(origin, _CLOCK_TOLERANCE_MS):
+            log.warning("negative_proof_waits", child=child.child_id, reason="our clock and the venue's differ")
+            return
+        case.rounds += 1
+        if case.rounds >= _PROOF_ROUNDS:
+            log.info("negative_proof", child=child.child_id, account=account_id, rounds=case.rounds)
+            self._executor.resolved_absent(child.client_order_id)
+
+    async def _shown_anywhere(self, child: Child) -> bool:
+        """Complete reads of open orders and of fills since the claim; raises when one of them failed."""
+        account_id = child.account_id
+        origin, rest = self._roster.origin(account_id), self._roster.rest(account_id)
+        since_ms, now_ms = child.planned_at_ms - 60_000, self._clock.now_ms()
+        shown = False
+        for read in (*rest.open_orders(), *rest.fills(since_ms, now_ms)):
+            async for page in self._http.walk(origin, read, priority=Priority.RESOLVE):
+                self._sync.fetched(account_id, page.facts, self._clock.now_ms())
+                shown = shown or any(
+                    isinstance(f, OrderFact | FillFact) and f.client_order_id == child.client_order_id
+                    for f in page.facts
+                )
+        return shown
+
+    async def _cancel_again(self, client_order_id: str) -> None:
+        """The venue shows it at work though a cancel was sent and its fate is unknown: cancelling again is safe."""
+        child = self._executor.child(client_order_id)
+        if child is not None and child.state is OrderState.WORKING and _cancel_wanted(child):
+            await self._executor.cancel_orders([child])
+
+    def _quarantine_left_s(self, child: Child) -> float:
+        """How long the request may still take effect at the venue without showing in its reads."""
+        account = self._roster.account(child.account_id)
+        capabilities = self._roster.venues[account.venue].capabilities
+        end_ms = child.send_by_ms + _QUARANTINE_WITHOUT_EXPIRY_MS
+        if capabilities.request_expiry_ms is not None:
+            end_ms = child.send_by_ms + capabilities.max_read_lag_ms + _CLOCK_TOLERANCE_MS
+        return (end_ms - self._http.venue_now_ms(account.venue, account.environment)) / 1000
+
+
+def _cancel_wanted(child: Child) -> bool:
+    return child.cancel_state in (CancelState.REQUESTED, CancelState.UNKNOWN)
+
+
+def _doubtful(child: Child) -> bool:
+    return child.state is OrderState.UNKNOWN or (child.state is OrderState.WORKING and _cancel_wanted(child))

@@ -1,0 +1,175 @@
+"""Holds. The running engine as planning sees it: accounts, markets and the store of plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+
+from accounts.model import Account, AccountState, Group, Mandate
+from engine.core.instruments import Instrument, InstrumentKind
+from engine.core.limits import Recent, Reference
+from engine.core.plans import Child, Plan, PlanState
+from engine.core.venue import Venue
+from engine.execute import Executor
+from engine.kill import KillSwitch
+from engine.ledger import Ledger
+from engine.ledger import plans as store
+from engine.links import Links
+from engine.roster import Roster
+from engine.sync import Sync
+from scheduler.clock import Clock
+
+_ZERO = Decimal(0)
+
+
+class LiveAccount:
+    """One account at this moment: what `core.limits` and the planner ask of it."""
+
+    __slots__ = ("_desk", "_link", "_office", "account")
+
+    def __init__(self, office: LiveAccounts, account: Account) -> None:
+        self._office, self.account = office, account
+        self._desk = office.sync.desk(account.account_id)
+        self._link = office.links.of_listener(account.account_id, office.roster.fact_kind(account.account_id))
+
+    @property
+    def state(self) -> AccountState:
+        return self.account.state
+
+    @property
+    def mandate(self) -> Mandate | None:
+        return self._office.roster.mandates.get(self.account.account_id)
+
+    @property
+    def halted(self) -> str:
+        return ""
+
+    @property
+    def credentials_refused(self) -> str:
+        return self._office.roster.halted.get(self.account.account_id, "")
+
+    @property
+    def killed(self) -> str:
+        return self._office.kill.reason(self.account.account_id)
+
+    @property
+    def live(self) -> bool:
+        return self._link is not None and self._link.live
+
+    @property
+    def phase(self) -> str:
+        return "closed" if self._link is None else self._link.phase.value
+
+    @property
+    def last_heard_ms(self) -> int | None:
+        return None if self._link is None else self._link.view().last_heard_at_ms
+
+    @property
+    def proven(self) -> bool:
+        return self._desk is not None and self._desk.proven
+
+    @property
+    def gap_since_ms(self) -> int | None:
+        return self._office.gap_since(self.account.account_id)
+
+    def nav(self, currency: str) -> Decimal | None:
+        """The venue's own valuation, where its currency is this one or counts one to one with it."""
+        if self._desk is None or (equity := self._desk.book.equity) is None:
+            return None
+        par = self._office.at_par
+        return equity.total if equity.currency == currency or {equity.currency, currency} <= par else None
+
+    def available(self, currency: str) -> Decimal | None:
+        if self._desk is None:
+            return None
+        stated = self._desk.book.stated_balances
+        if not stated:
+            return None
+        balance = stated.get(currency)
+        if balance is None:
+            return _ZERO
+        return balance.available if balance.available is not None else balance.cash
+
+    def held(self, instrument: Instrument) -> Mapping[str, Decimal]:
+        if self._desk is None:
+            return {}
+        book = self._desk.book
+        if instrument.kind is InstrumentKind.SPOT:
+            return {"net": book.cash.get(instrument.base, _ZERO)}
+        return {side: quantity for (name, side), quantity in book.quantities().items() if name == instrument.name}
+
+    def recent_orders(self, instrument: str) -> Sequence[Recent]:
+        return self._office.executor.recent(self.account.account_id, instrument)
+
+
+class LiveAccounts:
+    """Who is under management, as they are now."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        sync: Sync,
+        links: Links,
+        kill: KillSwitch,
+        executor: Executor,
+        gap_since: Callable[[str], int | None],
+        at_par: frozenset[str],
+    ) -> None:
+        self.roster, self.sync, self.links, self.kill, self.executor = roster, sync, links, kill, executor
+        self.gap_since, self.at_par = gap_since, at_par
+
+    def group(self, group_id: str) -> Group | None:
+        return self.roster.groups.get(group_id)
+
+    def view(self, account_id: str) -> LiveAccount | None:
+        account = self.roster.accounts.get(account_id)
+        return None if account is None else LiveAccount(self, account)
+
+
+class LiveMarket:
+    """Instruments and reference prices, as they are now."""
+
+    def __init__(self, *, roster: Roster, sync: Sync) -> None:
+        self._roster, self._sync = roster, sync
+
+    def venue(self, name: str) -> Venue:
+        return self._roster.venues[name]
+
+    def instrument(self, venue: str, environment: str, name: str) -> Instrument | None:
+        return self._sync.catalogue(venue, environment).by_name(name)
+
+    def reference(self, venue: str, environment: str, name: str) -> Reference | None:
+        mark = self._sync.mark(venue, environment, name)
+        # Age is counted from our own receipt: the venue's clock is not ours.
+        return None if mark is None else Reference(price=mark.price, at_ms=mark.received_at_ms, source=mark.basis)
+
+
+class LedgerPlans:
+    """Plans in the ledger, durably on return; what is approved is handed to the executor."""
+
+    def __init__(self, *, ledger: Ledger, executor: Executor, clock: Clock) -> None:
+        self._ledger, self._executor, self._clock = ledger, executor, clock
+
+    async def load(self, plan_id: str) -> Plan | None:
+        with self._ledger.read() as conn:
+            return store.load_plan(conn, plan_id)
+
+    async def unfinished(self) -> Sequence[Plan]:
+        with self._ledger.read() as conn:
+            found = store.load_plans(conn, ended=False)
+        return [p for p in found if p.state is not PlanState.EXECUTING]
+
+    async def save(self, plan: Plan, was: PlanState | None) -> bool:
+        now_ms = self._clock.now_ms()
+        kept = await self._ledger.write(lambda conn: store.save_plan(conn, plan, was, now_ms))
+        if kept and plan.state.ended:
+            self._executor.dropped(plan)
+        return kept
+
+    async def save_approved(self, plan: Plan, children: Sequence[Child]) -> bool:
+        now_ms = self._clock.now_ms()
+        kept = await self._ledger.write(lambda conn: store.save_approved(conn, plan, children, now_ms))
+        if kept:
+            self._executor.adopt(plan, children)
+        return kept
