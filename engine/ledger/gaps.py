@@ -74,7 +74,7 @@ def find(
     if account_id is not None:
         query = query.where(gap.c.account_id == account_id)
     found = connection.execute(query.order_by(gap.c.opened_at_ms.desc(), gap.c.gap_id.desc()).limit(limit))
-    return [msgspec.convert(dict(row._mapping), Gap) for row in found][::-1]
+    return [msgspec.convert(rows.named(row), Gap) for row in found][::-1]
 
 
 def move_watermark(connection: sa.Connection, account_id: str, stream: str, watermark_ms: int, now_ms: int) -> None:

@@ -211,7 +211,7 @@ def _row(one: Child) -> rows.Row:
 
 
 def _child(row: sa.Row[Any]) -> Child:
-    return msgspec.convert(dict(row._mapping), Child)
+    return msgspec.convert(rows.named(row), Child)
 
 
 def _as_set(change: Change) -> dict[str, Any]:

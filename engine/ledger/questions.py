@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from engine.core.book import supersedes
 from engine.core.facts import FillFact, OrderFact
 from engine.core.plans import Child
-from engine.ledger import facts
+from engine.ledger import facts, rows
 from engine.ledger.tables import child, fact
 
 _CHUNK = 500
@@ -114,7 +114,7 @@ def _children(
         if account_id is not None:
             query = query.where(child.c.account_id == account_id)
         for row in connection.execute(query):
-            one = msgspec.convert(dict(row._mapping), Child)
+            one = msgspec.convert(rows.named(row), Child)
             found[one.account_id, one.client_order_id] = one
     return found
 

@@ -69,3 +69,8 @@ def _insert(dialect_name: str, table: sa.Table, once: bool) -> str:
 def _update(dialect_name: str, update: sa.Update) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
     compiled = update.compile(dialect=_COMPILERS[dialect_name][1])
     return str(compiled), tuple(compiled.positiontup or ()), compiled.params
+
+
+def named(row: sa.Row[Any]) -> dict[str, Any]:
+    """A row as a plain mapping. The keys of the library's own mapping are no plain str, which msgspec wants."""
+    return {str(name): value for name, value in row._mapping.items()}
