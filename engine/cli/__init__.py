@@ -6,8 +6,10 @@ import sys
 
 import typer
 
-from engine.cli import accounts, groups
+from engine.cli import accounts, groups, kill, reconcile
+from engine.cli.demo import demo
 from engine.cli.init import init
+from engine.cli.run import run
 from engine.cli.sim import sim
 
 app = typer.Typer(
@@ -19,9 +21,13 @@ app = typer.Typer(
 )
 
 app.command()(init)
+app.command()(run)
 app.command()(sim)
+app.command()(demo)
 app.add_typer(accounts.app)
 app.add_typer(groups.app)
+app.add_typer(kill.app, name="kill")
+app.add_typer(reconcile.app)
 
 
 def main() -> None:

@@ -59,8 +59,11 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One reconciliation, whole. `result_hash` covers everything but the run's own id, its end and the breaks' history:
-    the same inputs give the same hash."""
+    """One reconciliation, whole.
+
+    `result_hash` covers what was compared and found, not the run's id, its end or the history of its breaks: the same
+    inputs give the same hash. `seal` covers the whole document (with the seal itself left empty).
+    """
 
     run_schema: Literal["unisono.reconciliation/1"] = msgspec.field(default=SCHEMA, name="schema")
     run_id: str
@@ -71,6 +74,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     rules: Rules
     accounts: tuple[Checked, ...]
     result_hash: str
+    seal: str = ""
 
     @property
     def breaks(self) -> Iterator[Break]:
@@ -90,7 +94,7 @@ def whole_run(*, kind: RunKind, began_at_ms: int, ended_at_ms: int, rules: Rules
     verdict = max((a.verdict for a in ordered), key=lambda v: v.rank, default=Verdict.UNKNOWN)
     hashed = result_hash(kind, began_at_ms, rules, ordered)
     began = datetime.fromtimestamp(began_at_ms / 1000, UTC)
-    return Run(
+    run = Run(
         run_id=f"{began:%Y%m%d-%H%M%S}-{began_at_ms % 1000:03d}-{hashed[:6]}",
         kind=kind,
         verdict=verdict,
@@ -100,6 +104,7 @@ def whole_run(*, kind: RunKind, began_at_ms: int, ended_at_ms: int, rules: Rules
         accounts=ordered,
         result_hash=hashed,
     )
+    return msgspec.structs.replace(run, seal=_seal(run))
 
 
 def result_hash(kind: RunKind, began_at_ms: int, rules: Rules, accounts: tuple[Checked, ...]) -> str:
@@ -113,10 +118,25 @@ def result_hash(kind: RunKind, began_at_ms: int, rules: Rules, accounts: tuple[C
     return hashlib.sha256(msgspec.json.encode((kind, began_at_ms, rules, found), order="deterministic")).hexdigest()
 
 
-def verified(run: Run) -> bool:
-    """Whether the run still is what it was when its hash and verdict were made."""
+def _seal(run: Run) -> str:
+    return hashlib.sha256(to_json(msgspec.structs.replace(run, seal=""))).hexdigest()
+
+
+def complaints(document: bytes) -> tuple[str, ...]:
+    """What is wrong with a kept run; nothing, if it still is byte for byte what was saved."""
+    try:
+        run = from_json(document)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return (f"it cannot be read any more: {error}",)
     worst = max((a.verdict for a in run.accounts), key=lambda v: v.rank, default=Verdict.UNKNOWN)
-    return run.verdict is worst and run.result_hash == result_hash(run.kind, run.began_at_ms, run.rules, run.accounts)
+    checks = {
+        "its bytes are not those that were written": document == to_json(run),
+        "its seal does not fit: something in it was changed": run.seal == _seal(run),
+        "its result hash does not fit what was found": run.result_hash
+        == result_hash(run.kind, run.began_at_ms, run.rules, run.accounts),
+        "its verdict is not the worst of its accounts": run.verdict is worst,
+    }
+    return tuple(sentence for sentence, holds in checks.items() if not holds)
 
 
 def to_json(run: Run) -> bytes:

@@ -72,8 +72,14 @@ def save(connection: sa.Connection, one: Run) -> None:
 
 def load(connection: sa.Connection, run_id: str) -> Run | None:
     """The run as it was saved; raises msgspec.ValidationError when its stored bytes are not a run any more."""
+    body = document(connection, run_id)
+    return None if body is None else from_json(body)
+
+
+def document(connection: sa.Connection, run_id: str) -> bytes | None:
+    """The run's own bytes, as they are kept."""
     body = connection.scalar(sa.select(run.c.body).where(run.c.run_id == run_id))
-    return None if body is None else from_json(body.encode())
+    return None if body is None else body.encode()
 
 
 def latest_id(connection: sa.Connection) -> str | None:
@@ -91,7 +97,7 @@ def newest(connection: sa.Connection, limit: int = 50) -> list[RunLine]:
         .order_by(run.c.began_at_ms.desc(), run.c.run_id.desc())
         .limit(limit)
     )
-    return [msgspec.convert(dict(row._mapping), RunLine) for row in connection.execute(query)]
+    return [msgspec.convert(rows.named(row), RunLine) for row in connection.execute(query)]
 
 
 def seen(connection: sa.Connection, break_ids: Sequence[str]) -> dict[str, Seen]:

@@ -116,51 +116,58 @@ def _leg_tables(shown: Preview, number: int) -> Iterator[RenderableType]:
 
 
 def _grid(rows: Sequence[PreviewRow]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
-    units, bases = {row.unit for row in rows}, {row.instrument.split("/")[0] for row in rows}
-    same_unit = len(units) == 1
-    totals = {
-        "quantity": plain(sum((row.quantity for row in rows), _ZERO)) if same_unit else "",
-        "base": plain(round(sum((row.base_quantity for row in rows), _ZERO), 8)),
-        "notional": money(sum((row.notional for row in rows), _ZERO)),
-        "fee": money(sum((row.fee_estimate for row in rows), _ZERO)),
-    }
-    table.add_column("Account", footer=f"{len(rows)} take part", no_wrap=True)
-    table.add_column("Side")
-    table.add_column(f"Quantity, {units.pop()}" if same_unit else "Quantity", totals["quantity"], justify="right")
-    table.add_column(f"= {bases.pop()}", totals["base"], justify="right")
-    table.add_column("Price", justify="right")
-    table.add_column("Notional", totals["notional"], justify="right")
-    table.add_column("Fee ≈", totals["fee"], justify="right")
-    table.add_column("Held → after", justify="right", no_wrap=True)
-    table.add_column("Cash after ≈", justify="right")
-    table.add_column("Weight after", justify="right")
-    table.add_column("Residual", justify="right")
+    """Who takes part. What is the same for everybody is said once, above; what is zero for everybody, not at all."""
+    units, sides = {row.unit for row in rows}, {row.side for row in rows}
+    prices, bases = {row.price for row in rows}, {row.instrument.split("/")[0] for row in rows}
+    unit = next(iter(units)) if len(units) == 1 else ""
+    residual = any(row.residual for row in rows)
+
+    def total(amounts: Iterator[Decimal]) -> Decimal:
+        return sum(amounts, _ZERO)
+
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, collapse_padding=True, title_justify="left")
+    if len(prices) == 1:
+        table.title = Text(f"sized with {plain(rows[0].price)}", style="dim")
+    table.add_column("Account", f"{len(rows)} take part", overflow="fold")
+    if len(sides) > 1:
+        table.add_column("Side")
+    quantity = plain(total(row.quantity for row in rows)) if unit else ""
+    table.add_column(f"Quantity, {unit}" if unit else "Quantity", quantity, justify="right", overflow="fold")
+    base = plain(round(total(row.base_quantity for row in rows), 8))
+    table.add_column(f"= {'/'.join(sorted(bases))}", base, justify="right", overflow="fold")
+    if len(prices) > 1:
+        table.add_column("Price", justify="right", overflow="fold")
+    table.add_column("Notional", money(total(row.notional for row in rows)), justify="right", overflow="fold")
+    table.add_column("Fee ≈", money(total(row.fee_estimate for row in rows)), justify="right", overflow="fold")
+    table.add_column("Held → after", justify="right", overflow="fold")
+    table.add_column("Cash after ≈", justify="right", overflow="fold")
+    table.add_column("Weight after", justify="right", overflow="fold")
+    if residual:
+        table.add_column("Residual", justify="right", overflow="fold")
     for row in rows:
-        table.add_row(
-            row.account_id,
-            _side(row),
-            plain(row.quantity) if same_unit else f"{plain(row.quantity)} {row.unit}",
-            plain(round(row.base_quantity, 8)),
-            plain(row.price),
-            money(row.notional),
-            money(row.fee_estimate),
-            f"{plain(row.held_before)} → {plain(row.held_after)}",
-            money(row.cash_after),
-            "–" if row.weight_after is None else f"{row.weight_after:.2f} %",
-            plain(round(row.residual, 6)) if row.residual else "",
-        )
+        cells: list[str | Text] = [row.account_id]
+        if len(sides) > 1:
+            cells.append(_side(row))
+        cells.append(plain(row.quantity) if unit else f"{plain(row.quantity)} {row.unit}")
+        cells.append(plain(round(row.base_quantity, 8)))
+        if len(prices) > 1:
+            cells.append(plain(row.price))
+        cells += [money(row.notional), money(row.fee_estimate), f"{plain(row.held_before)} → {plain(row.held_after)}"]
+        cells += [money(row.cash_after), "–" if row.weight_after is None else f"{row.weight_after:.2f} %"]
+        if residual:
+            cells.append(plain(round(row.residual, 6)))
+        table.add_row(*cells)
     return table
 
 
 def _side(row: PreviewRow) -> Text:
-    return Text(row.side.value + (" ↓" if row.reduce_only else ""), style="green" if row.side is Side.BUY else "red")
+    return Text(row.side.value, style="green" if row.side is Side.BUY else "red")
 
 
 def _skipped(rows: Sequence[PreviewRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.title = Text(f"Skipped: {len(rows)}", style="bold yellow")
-    table.add_column("Account", no_wrap=True)
+    table.add_column("Account", overflow="fold")
     table.add_column("Its share", justify="right")
     table.add_column("Denial", no_wrap=True, style="yellow")
     table.add_column("Why")
@@ -180,9 +187,9 @@ def orders_table(children: Sequence[Child]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.title = Text(f"Orders: {len(children)}", style="bold")
     for heading in ("Account", "State", "Side", "Instrument"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for heading in ("Quantity", "Filled", "Average", "Acknowledged after"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("Why")
     for child in children:
         state = Text(child.state.value.replace("_", " "), style=_ORDER_STYLES.get(child.state, ""))
@@ -206,17 +213,19 @@ def orders_table(children: Sequence[Child]) -> Table:
 def plans_table(plans: Sequence[Plan]) -> Table:
     """The list of plans, one line each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Plan", "State", "What", "By", "Approved by", "Created", "Expires"):
-        table.add_column(heading, no_wrap=heading != "What")
+    table.add_column("Plan", no_wrap=True)
+    table.add_column("State")
+    table.add_column("What", ratio=1)
+    table.add_column("By", overflow="fold")
+    table.add_column("Expires")
     for plan in plans:
         what = "; ".join(leg_sentence(leg) for leg in plan.legs)
+        approver = f", approved by {plan.approval.by}" if plan.approval is not None else ""
         table.add_row(
             plan.plan_id,
             state_text(plan.state),
             Text(f"{plan.title}: {what}" if plan.title else what),
-            plan.created_by,
-            plan.approval.by if plan.approval is not None else "–",
-            _stamp(plan.created_at_ms),
+            plan.created_by + approver,
             _stamp(plan.expires_at_ms),
         )
     return table

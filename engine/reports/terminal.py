@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.core.breaks import Break, Severity
-from engine.core.runs import Age, Changes, Run, Verdict
+from engine.core.runs import Age, Changes, Run, RunKind, Verdict
 from engine.reports.summary import Summary, figure, lasting, signed, summarise, when
 from engine.reports.texts import EN, Texts
 
@@ -44,29 +45,37 @@ def terminal(run: Run, texts: Texts = EN, *, limit: int = 25) -> RenderableType:
         parts.append(_foreign(s, texts, limit))
     if s.gaps:
         parts.append(_gaps(s, texts, limit))
-    parts.append(Text(f"{texts.run} {run.run_id} · sha256 {run.result_hash}", "dim"))
+    parts.append(Text(f"{texts.run} {run.run_id} · sha256 {run.seal}", "dim"))
     return Group(*parts)
 
 
-def runs_table(runs: Iterable[Run], texts: Texts = EN) -> Table:
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    run_id: str
+    kind: RunKind
+    verdict: Verdict
+    began_at_ms: int
+    ended_at_ms: int
+    accounts: int
+    breaks: int
+
+
+def runs_table(rows: Iterable[object], texts: Texts = EN) -> Table:
     """Runs in the order given, one a line."""
     table = _table(texts.title)
-    for name in (texts.run, texts.began):
+    for name in (texts.run, texts.began, texts.took, texts.what, texts.verdict):
         table.add_column(name, no_wrap=True)
-    table.add_column(texts.verdict, no_wrap=True)
-    for name in (texts.accounts, texts.not_compared, texts.open_breaks, texts.under_way):
+    for name in (texts.accounts, texts.differences):
         table.add_column(name, justify="right")
-    for run in runs:
-        s = summarise(run)
-        count = len(run.accounts)
+    for given in rows:
+        row = msgspec.convert(given, RunRow, from_attributes=True)
         table.add_row(
-            Text(run.run_id),
-            Text(when(run.began_at_ms)),
-            _pill(run.verdict, texts),
-            Text(figure(count)),
-            _count(count - s.compared, "magenta"),
-            _count(len(s.open), "red"),
-            _count(len(s.explained), "yellow"),
+            Text(row.run_id),
+            Text(when(row.began_at_ms)),
+            Text(lasting(row.ended_at_ms - row.began_at_ms)),
+            Text(texts.kinds[row.kind], "dim"),
+            _pill(row.verdict, texts),
+            Text(figure(row.accounts)),
+            _count(row.breaks, "bold"),
         )
     return table
 

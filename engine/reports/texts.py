@@ -79,6 +79,7 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     field: str
     difference: str
+    differences: str
     worth: str
     cause: str
     seen: str
@@ -115,6 +116,7 @@ class Texts(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     run: str
     schema: str
+    result_hash: str
     by_code: str
     by_account: str
     by_age: str
@@ -204,6 +206,7 @@ EN = Texts(
     what="What",
     field="Field",
     difference="Difference",
+    differences="Differences",
     worth="worth",
     cause="Cause",
     seen="Seen for",
@@ -240,6 +243,7 @@ EN = Texts(
     hash="sha256",
     run="Run",
     schema="Schema",
+    result_hash="Result hash (the same inputs give the same)",
     by_code="Open breaks by code",
     by_account="Accounts by verdict",
     by_age="Open breaks by age",
