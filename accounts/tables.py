@@ -5,6 +5,7 @@ Portable between SQLite and PostgreSQL: money and weights are texts, times are m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -151,6 +152,11 @@ class ChangeRow(Row, table=True):
     action: str = Field(max_length=32)
     before: str | None = Field(default=None, sa_type=sa.Text)
     after: str | None = Field(default=None, sa_type=sa.Text)
+
+
+def is_ours(name: str | None, kind: str, parents: Mapping[Any, str | None]) -> bool:
+    """Alembic asks: the ledger's tables are in the same database and none of the registry's business."""
+    return kind != "table" or name in Row.metadata.tables
 
 
 def texts(value: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
-"""A registry on each database, and a small world of venues that needs no dialect."""
+"""A registry on each database; PostgreSQL's are skipped, with the reason, where it is not installed."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,28 @@ import pytest
 from accounts.registry import Registry
 from accounts.vault import Vault
 from tests.accounts.world import KEY, NOW_MS
+from tests.postgres import drop_database, new_database, postgres_url
+
+__all__ = ["postgres_url"]
+
+
+def _prepare(url: str) -> None:
+    with Registry(url) as registry:
+        registry.upgrade()
+        registry.set_canary(Vault(KEY).canary(), by="init", why="test")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite"
+    _prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> str:
+    _prepare(postgres_url)
+    return postgres_url
 
 
 @pytest.fixture
@@ -19,14 +42,22 @@ def vault() -> Vault:
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'registry.sqlite'}"
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'registry.sqlite')}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_url")
+        return
+    fresh = new_database(request.getfixturevalue("postgres_template"))
+    yield fresh.replace("postgresql://", "postgresql+psycopg://")
+    drop_database(fresh)
 
 
 @pytest.fixture
-def registry(database_url: str, vault: Vault) -> Iterator[Registry]:
+def registry(database_url: str) -> Iterator[Registry]:
     numbers = count(0xA000)
     with Registry(database_url, now_ms=lambda: NOW_MS, suffix=lambda: f"{next(numbers):04x}") as made:
-        made.upgrade()
-        made.set_canary(vault.canary(), by="init", why="test")
         yield made
