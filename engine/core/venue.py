@@ -419,6 +419,9 @@ class Front(Protocol):
     def command(self, kind: str, accounts: Sequence[str], detail: Mapping[str, str], now_ms: int) -> int:
         """Something the venue does at once (a notice, a deleted key, …); returns how often it was done."""
 
+    def symbol(self, instrument: str) -> str:
+        """The venue's symbol for its own or our spelling. Raises KeyError for what it does not list."""
+
     def place_elsewhere(self, account: str, order: Mapping[str, object], now_ms: int) -> Mapping[str, object]:
         """An order that the account's owner places on the venue's own page."""
 

@@ -146,20 +146,19 @@ class OkxRest:
     # ---- Orders over HTTP
 
     def orders_request(self, commands: Sequence[Command]) -> Request:
-        """`rules` names a rule once for each unit it counts; the same units count for orders over the stream (§5.5)."""
+        """The same rules and units count for the same orders over the stream (§5.5)."""
         kind, count = operation(commands), len(commands)
         args = [argument(command, stream=False) for command in commands]
         expires_at_ms = deadline(commands)
-        rules = (kind.rule,) if count == 1 else (f"{kind.rule}-batch",) * count
-        if not isinstance(commands[0], Cancel):
-            rules += ("orders-all",) * count
+        rule = kind.rule if count == 1 else f"{kind.rule}-batch"
         return Request(
             method="POST",
             path=f"/api/v5/trade/{kind.path if count == 1 else kind.batch_path}",
             body=_encode(args[0] if count == 1 else args),
             headers=() if expires_at_ms is None else (("expTime", str(expires_at_ms)),),
-            rules=rules,
+            rules=(rule,) if isinstance(commands[0], Cancel) else (rule, "orders-all"),
             rule_key=commands[0].instrument.name,
+            units=count,
         )
 
     def read_outcomes(self, commands: Sequence[Command], response: Response) -> tuple[Outcome, ...]:

@@ -316,10 +316,14 @@ class Session:
 
     def _instruments(self, envelope: _Envelope, told: _Told) -> None:
         for raw in _raws(envelope.data):
+            state = "live"
             try:
-                told.instruments.append(instrument_of(_instrument_row(raw)))
+                row = _instrument_row(raw)
+                state = row.state
+                told.instruments.append(instrument_of(row))
             except UNREADABLE as error:
-                told.complain(error)
+                if state == "live":  # one that is not listed yet, or not any more, may lack its numbers
+                    told.complain(error)
 
     # ---- Answers to orders
 

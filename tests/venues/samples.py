@@ -1,0 +1,75 @@
+"""Holds. The samples of every venue, and how one is replayed: what a venue's folder must understand.
+
+One JSON object a line. Of a stream: `kind` (the endpoint), `channels` (the endpoint's own when absent), `before`
+(frames heard first), `say` (commands sent first) and `says` (how), `frame`, and what must be heard of it: `channel`,
+`facts`, `said` as [notice, code], `replies`, `instruments`, `sends`. Of a read (`kind` "rest"): `call`, `args`, `nth`
+read of it, its `path`, the answer (`status`, `frame`), and its `facts`, `instruments`, `identity`, `server_time_ms`
+or `error` as [class, code].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import engine.venues
+from accounts.model import Secret
+from engine.core.instruments import Instrument
+from engine.core.orders import Amend, Cancel, Command, Place
+from engine.core.venue import Conversation, Read, Venue
+from engine.venues import venues
+
+NOW_MS = 1_767_225_600_000
+_COMMANDS: dict[str, type[Command]] = {"place": Place, "amend": Amend, "cancel": Cancel}
+
+Sample = dict[str, Any]
+
+
+class NoInstruments:
+    """A catalogue in which nothing is listed: samples bring their instruments along."""
+
+    def by_name(self, name: str) -> Instrument | None:
+        return None
+
+
+def samples_of(venue: str) -> Iterator[Sample]:
+    for path in sorted((Path(engine.venues.__path__[0]) / venue / "samples").glob("*.jsonl")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            yield {"venue": venue, "where": f"{venue}/{path.name}:{number}", **json.loads(line)}
+
+
+def all_samples() -> list[Sample]:
+    return [sample for name in venues() for sample in samples_of(name)]
+
+
+def wire(frame: Any) -> bytes:
+    """A frame as it comes in: texts are sent as they stand, everything else as JSON."""
+    return frame.encode() if isinstance(frame, str) else json.dumps(frame, separators=(",", ":")).encode()
+
+
+def converse(venue: Venue, kind: str, channels: list[str] | None = None, **options: str) -> Conversation:
+    return venue.converse(
+        kind=kind,
+        channels=venue.endpoint(kind).channels if channels is None else channels,
+        credentials={field: Secret("x") for field in venue.credential_fields},
+        environment="demo",
+        catalogue=NoInstruments(),
+        options={**venue.options, **options},
+    )
+
+
+def command(written: dict[str, Any]) -> Command:
+    ((kind, fields),) = written.items()
+    return msgspec.convert(fields, _COMMANDS[kind], strict=False)
+
+
+def read_of(venue: Venue, sample: Sample) -> Read:
+    args = dict(sample["args"])
+    if "instrument" in args:
+        args["instrument"] = msgspec.convert(args["instrument"], Instrument, strict=False)
+    found = getattr(venue.rest(NoInstruments()), sample["call"])(**args)
+    return found if sample["nth"] is None else found[sample["nth"]]
