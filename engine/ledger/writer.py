@@ -289,8 +289,13 @@ class Writer:
         log.error("ledger_fact_unwritable", account=row[0], kind=row[1], error=_named(error))
         with self._changed:
             self._unwritable += 1
-        frame, reason = repr(row).encode("utf-8", "backslashreplace"), f"unwritable fact: {_named(error)}"
-        self._transact([Entry(job=lambda c: quarantine.put(c, row[8], "", row[5], reason, frame))])
+        reason, frame = f"unwritable fact: {_named(error)}", repr(row).encode("utf-8", "backslashreplace")
+        try:
+            self._transact([Entry(job=lambda c: quarantine.put(c, str(row[7]), str(row[0]), 0, reason, frame))])
+        except Exception as second:
+            if is_trouble(second):
+                raise
+            log.error("ledger_fact_lost", fact=repr(row), error=_named(second))
 
     def _told(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         """They are durable (or refused for their own fault): count them out and tell who waits."""
