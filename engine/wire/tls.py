@@ -15,12 +15,12 @@ class InsecureEndpoint(ValueError):
 
 
 @cache
-def trust(ca_bundle: str = "") -> ssl.SSLContext:
+def trust(ca_bundle: str) -> ssl.SSLContext:
     """The context that trusts this file of certificates; "" the system's. Made once: each costs 40 ms and memory."""
     return ssl.create_default_context(cafile=ca_bundle or None)
 
 
-def context(url: str, ca_bundle: str = "") -> ssl.SSLContext | None:
+def context(url: str, ca_bundle: str) -> ssl.SSLContext | None:
     """What to connect to `url` with; None is plain, which only loopback may be. Raises InsecureEndpoint."""
     parts = urlsplit(url)
     secured = _TLS.get(parts.scheme)
