@@ -375,8 +375,8 @@ class Engine:
             self.sync.hold(connection.listener_id, f"credentials refused: {code} {reason}")
 
     def on_said(self, connection: Connection, said: Said) -> None:
-        level = log.warning if said.notice in (Notice.REFUSED, Notice.CHANNEL_LOST) else log.info
-        level(
+        levels = {Notice.INFO: log.debug, Notice.REFUSED: log.warning, Notice.CHANNEL_LOST: log.warning}
+        levels.get(said.notice, log.info)(
             "said", connection=connection.connection_key, notice=said.notice.value, code=said.code, detail=said.detail
         )
 

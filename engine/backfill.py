@@ -97,8 +97,11 @@ class Backfill:
     def down(self, account_id: str, connection_key: str, last_heard_ms: int | None, reason: str) -> None:
         """A connection that carries this account's facts is gone: what happens from now on may be missed."""
         self._sync.hold(account_id, f"gap: {reason}")
-        if account_id in self._gaps:
-            return  # one gap per account at a time; its start is the earlier loss
+        known = self._gaps.get(account_id)
+        if known is not None:  # one gap per account at a time; its start is the earlier loss, and it lasts on
+            if known.closed_at_ms is not None:
+                self._note(msgspec.structs.replace(known, state=gaps.GapState.OPEN, closed_at_ms=None))
+            return
         now_ms = self._clock.now_ms()
         gap = gaps.Gap(
             gap_id=gaps.new_id(now_ms, self._rng),
@@ -108,15 +111,14 @@ class Backfill:
             opened_at_ms=now_ms,
             reason=reason,
         )
-        self._gaps[account_id] = gap
-        self._ledger.post(lambda conn: gaps.save(conn, gap))
+        self._note(gap)
 
     def live(self, account_id: str) -> None:
         """Connected and subscribed again: read back what was missed."""
         desk = self._sync.desk(account_id)
-        if desk is None or (desk.proven and account_id not in self._gaps):
-            self.check_now(account_id)
-            return
+        gap = self._gaps.get(account_id)
+        if desk is not None and gap is not None and gap.closed_at_ms is None:
+            self._note(msgspec.structs.replace(gap, closed_at_ms=self._clock.now_ms()))
         self._start(account_id)
 
     def forget(self, account_id: str) -> None:
@@ -128,6 +130,11 @@ class Backfill:
     def resume_gap(self, gap: gaps.Gap) -> None:
         """A gap that was open when the engine stopped."""
         self._gaps.setdefault(gap.account_id, gap)
+
+    def _note(self, gap: gaps.Gap) -> None:
+        """The account's gap as it is now, here and in the ledger."""
+        self._gaps[gap.account_id] = gap
+        self._ledger.post(lambda conn: gaps.save(conn, gap))
 
     def check_now(self, account_id: str) -> None:
         """Read history again although nothing is known to be missing."""
@@ -228,6 +235,8 @@ class Backfill:
         news = self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
         if desk.held is not None:
             self._sync.release(account_id)
+        if (gap := self._gaps.get(account_id)) is not None:
+            self._note(msgspec.structs.replace(gap, state=gaps.GapState.BACKFILLED))
         await self._verify(desk)
         if desk.lost:
             raise NotProven("facts came faster than they could be kept; history is read again")
@@ -370,7 +379,7 @@ class Backfill:
             proven = msgspec.structs.replace(
                 gap,
                 state=gaps.GapState.PROVEN,
-                closed_at_ms=now_ms,
+                closed_at_ms=gap.closed_at_ms or now_ms,
                 proven_at_ms=now_ms,
                 facts_found=found,
                 fills_found=fills,

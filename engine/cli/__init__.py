@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 
 import typer
+from typer._click.exceptions import UsageError
 
-from engine.cli import accounts, groups, kill, reconcile
+from engine.cli import accounts, books, groups, kill, links, plan, reconcile
 from engine.cli.demo import demo
+from engine.cli.doctor import doctor
+from engine.cli.exits import Exit
 from engine.cli.init import init
 from engine.cli.run import run
 from engine.cli.sim import sim
@@ -20,15 +23,19 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-app.command()(init)
-app.command()(run)
-app.command()(sim)
-app.command()(demo)
-app.add_typer(accounts.app)
-app.add_typer(groups.app)
-app.add_typer(kill.app, name="kill")
-app.add_typer(reconcile.app)
+for command in (init, run, demo, sim, doctor, links.connections, links.gaps, links.backfill):
+    app.command()(command)
+for look in (books.orders, books.fills, books.positions, books.balances):
+    app.command()(look)
+for group in (accounts.app, groups.app, plan.app, reconcile.app, kill.app):
+    app.add_typer(group)
+
+UsageError.exit_code = int(Exit.ERROR)  # the library's 2 means "unknown" here: see engine/cli/exits.py
 
 
 def main() -> None:
-    sys.exit(app())
+    try:
+        app()
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(int(Exit.ERROR))  # Python's 1 means "findings" here

@@ -18,7 +18,8 @@ from engine import config as configuration
 from engine.cli.exits import Exit
 from engine.venues import venues
 
-console = Console()
+_WIDE = None if sys.stdout.isatty() else 160  # a pipe or a file has no width: tables are not cut there
+console = Console(width=_WIDE)
 errors = Console(stderr=True)
 
 ConfigOption = Annotated[

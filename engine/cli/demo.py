@@ -22,10 +22,13 @@ from engine.cli import demo_office
 from engine.cli.context import console, fail, read_config
 from engine.cli.demo_office import SimulatedVenue
 from engine.cli.exits import Exit
+from engine.cli.reconcile import write_report
 from engine.control.client import Control, ControlError, NoEngine
-from engine.ledger import gaps, reader
-from engine.reports.plans import preview_table
+from engine.core.runs import Verdict
+from engine.ledger import gaps, reader, runs
+from engine.reports.plans import preview_table, read_plan
 from engine.reports.tables import connections_table, gaps_table
+from engine.reports.terminal import terminal
 
 _INSTRUMENT = "BTC/USDT:USDT"
 _SYMBOL = "BTC-USDT-SWAP"
@@ -68,7 +71,7 @@ def _show(folder: Path, accounts: int, seed: int, stay: bool, began: float) -> b
             _links_come_alive(control, accounts)
             _plan(control, "Buy for everybody", method="equal", quantity=Decimal(4 * accounts), order_type="market")
             _gaps(control, venue, config, accounts)
-            clean = _reconcile(control)
+            clean = _reconcile(control, config)
             console.print(
                 f"\n[green]●[/green] done in {time.monotonic() - began:.0f} s. Everything that happened is in "
                 f"{_near(folder)}; look around with, for example:\n"
@@ -107,7 +110,7 @@ def _plan(
     plan = _asked(control, "/plans", {"title": title, "groups": ["everybody"], "legs": [leg], "by": "planner"})
     plan_id = str(plan["plan_id"])
     plan = _asked(control, f"/plans/{plan_id}/preview", {})
-    console.print(preview_table(plan))
+    console.print(preview_table(read_plan(plan)))
     _asked(control, f"/plans/{plan_id}/approve", {"by": "approver"})
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -129,7 +132,7 @@ def _plan(
 
 
 def _gaps(control: Control, venue: SimulatedVenue, config: Path, accounts: int) -> None:
-    price = Decimal(str(venue.get("/market")[_SYMBOL]["last"]))
+    price = Decimal(str(venue.post("/market", {})[_SYMBOL]))
     resting = (price * Decimal("0.99")).quantize(Decimal(1))
     _plan(control, "Resting orders", method="equal", quantity=Decimal(accounts), order_type="limit", price=resting)
     console.rule("Five accounts lose their network")
@@ -156,7 +159,7 @@ def _gaps(control: Control, venue: SimulatedVenue, config: Path, accounts: int) 
     _watch(proven, lambda: gaps_table(seen), 60.0, "the gaps were not proven")
 
 
-def _reconcile(control: Control) -> bool:
+def _reconcile(control: Control, config: Path) -> bool:
     console.rule("Reconciliation: the venue against our ledger")
     last: dict[str, Any] = {}
     with Progress(TextColumn("accounts compared"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
@@ -164,10 +167,13 @@ def _reconcile(control: Control) -> bool:
         for last in control.stream("/reconcile", {"accounts": [], "kind": "adhoc"}):
             if "done" in last:
                 bar.update(task, completed=last["done"], total=last["total"])
-    colour = {"clean": "green", "breaks": "red", "unknown": "yellow"}[last["verdict"]]
-    console.print(f"[{colour}]●[/{colour}] verdict: {last['verdict']} over {last['accounts']} accounts")
-    console.print(Panel(str(last["report"]), title="the HTML report", expand=False))
-    return bool(last["verdict"] == "clean")
+    with reader(read_config(config).database.url) as conn:
+        run = runs.load(conn, str(last["run_id"]))
+    assert run is not None, "a run is kept before it is told"
+    console.print(terminal(run))
+    report = write_report(run, Path(read_config(config).reports.folder))
+    console.print(Panel(_near(report), title="the HTML report", expand=False))
+    return run.verdict is Verdict.CLEAN
 
 
 def _stay(venue: SimulatedVenue, config: Path) -> None:

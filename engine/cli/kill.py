@@ -24,6 +24,7 @@ from engine.control.client import Control, ControlError, NoEngine
 from engine.ledger import kills, reader
 
 app = typer.Typer(
+    name="kill",
     help="The kill switch: stops new orders at once, cancels resting ones, and is done only when that is shown.",
     no_args_is_help=True,
 )

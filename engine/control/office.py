@@ -241,6 +241,7 @@ class ControlOffice:
         if job.run is None:
             raise Rejected(f"the reconciliation could not be kept: {job.failed}", "ledger-down")
         run = job.run
+        yield {"done": job.total, "total": job.total}
         yield {
             "run_id": run.run_id,
             "verdict": run.verdict.value,

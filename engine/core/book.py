@@ -452,6 +452,11 @@ class Book:
         return cash
 
     @property
+    def cash_changed_ms(self) -> dict[str, int]:
+        """When each currency last moved."""
+        return dict(self._cash_changed)
+
+    @property
     def unmapped(self) -> dict[str, int]:
         """Instruments nobody knows, and how many fills wait for each: neither positions nor cash contain them."""
         self._learn_waiting()

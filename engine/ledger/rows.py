@@ -71,6 +71,6 @@ def _update(dialect_name: str, update: sa.Update) -> tuple[str, tuple[str, ...],
     return str(compiled), tuple(compiled.positiontup or ()), compiled.params
 
 
-def named(row: sa.Row[Any]) -> dict[str, Any]:
+def named(row: Any) -> dict[str, Any]:
     """A row as a plain mapping. The keys of the library's own mapping are no plain str, which msgspec wants."""
     return {str(name): value for name, value in row._mapping.items()}

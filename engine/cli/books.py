@@ -1,0 +1,162 @@
+"""Does. `unisono orders | fills | positions | balances`: what the ledger knows, with or without an engine running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+
+from accounts.registry import Registry
+from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, fail, read_config, show
+from engine.core.book import Book
+from engine.core.instruments import Instrument
+from engine.ledger import books, questions, reader
+from engine.reports.tables import (
+    BalanceRow,
+    FillRow,
+    PositionRow,
+    balances_table,
+    fills_table,
+    orders_table,
+    positions_table,
+)
+
+AccountOption = Annotated[str, typer.Option("--account", "-a", help="Only this account.")]
+HoursOption = Annotated[float, typer.Option(help="How far back, in hours.")]
+LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows, the latest first.")]
+
+
+def orders(
+    account: AccountOption = "",
+    hours: HoursOption = 24.0,
+    limit: LimitOption = 200,
+    config: ConfigOption = CONFIG_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Orders, ours and those placed elsewhere, the latest first.
+
+    [bold]Examples[/bold]
+
+      unisono orders --account okx-007
+      unisono orders --hours 1 --json
+    """
+    with _ledger(config, account) as conn:
+        found = questions.orders(conn, account or None, since_ms=_since_ms(hours), limit=limit)
+    show(found, as_json, lambda: orders_table(found, limit=limit))
+
+
+def fills(
+    account: AccountOption = "",
+    hours: HoursOption = 24.0,
+    limit: LimitOption = 200,
+    config: ConfigOption = CONFIG_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Executions, the latest first, each once however often it was heard.
+
+    [bold]Example[/bold]
+
+      unisono fills --account okx-007 --json
+    """
+    with _ledger(config, account) as conn:
+        found = [
+            FillRow(
+                account_id=row.account_id,
+                instrument=row.fill.instrument,
+                side=row.fill.side.value,
+                quantity=row.fill.quantity,
+                price=row.fill.price,
+                fee=row.fill.fee,
+                fee_currency=row.fill.fee_currency,
+                liquidity=row.fill.liquidity,
+                venue_action=row.fill.venue_action,
+                fill_id=row.fill.fill_id,
+                venue_order_id=row.fill.venue_order_id,
+                traded_at_ms=row.fill.traded_at_ms,
+            )
+            for row in questions.fills(conn, account or None, since_ms=_since_ms(hours), limit=limit)
+        ]
+    show(found, as_json, lambda: fills_table(found, limit=limit))
+
+
+def positions(account: AccountOption = "", config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
+    """What each account holds, folded from its opening and every fill since.
+
+    [bold]Example[/bold]
+
+      unisono positions
+    """
+    found = [
+        PositionRow(
+            account_id=book.account_id,
+            instrument=position.instrument,
+            position_side=position.position_side,
+            quantity=position.quantity,
+            avg_price=position.avg_price,
+            updated_at_ms=position.changed_at_ms,
+        )
+        for book in _books(config, account)
+        for position in book.positions()
+        if position.quantity
+    ]
+    show(found, as_json, lambda: positions_table(found, limit=len(found) or 1))
+
+
+def balances(account: AccountOption = "", config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
+    """Cash of each account by currency, folded from its opening, fills, fees, funding and transfers.
+
+    [bold]Example[/bold]
+
+      unisono balances --account okx-007
+    """
+    found = [
+        BalanceRow(
+            account_id=book.account_id,
+            currency=currency,
+            cash=cash,
+            available=stated.available if (stated := book.stated_balances.get(currency)) else None,
+            equity=stated.equity if stated else None,
+            updated_at_ms=book.cash_changed_ms.get(currency),
+        )
+        for book in _books(config, account)
+        for currency, cash in sorted(book.cash.items())
+    ]
+    show(found, as_json, lambda: balances_table(found, limit=len(found) or 1))
+
+
+@contextmanager
+def _ledger(config: Any, account: str) -> Iterator[sa.Connection]:
+    url = read_config(config).database.url
+    if account:
+        _known(url, account)
+    with reader(url) as conn:
+        yield conn
+
+
+def _books(config: Any, account: str) -> list[Book]:
+    url = read_config(config).database.url
+    ids = _known(url, account)
+    with reader(url) as conn:
+        return [books.load(conn, account_id, _unknown) for account_id in ids]
+
+
+def _known(url: str, account: str) -> list[str]:
+    """The accounts asked for; a name that is not in the registry is an error and not an empty table."""
+    with Registry(url) as registry:
+        ids = [a.account_id for a in registry.accounts()]
+    if account and account not in ids:
+        fail(f"there is no account {account}. List them with: unisono accounts list")
+    return [account] if account else ids
+
+
+def _unknown(name: str) -> Instrument | None:
+    """Without an engine only what the checkpoint carries along is known; fills of other instruments wait."""
+    return None
+
+
+def _since_ms(hours: float) -> int:
+    return time.time_ns() // 1_000_000 - round(hours * 3_600_000)
