@@ -107,7 +107,7 @@ class Http:
         With a priority, room in the request's budgets is waited for; without one the caller took it already.
         """
         if priority is not None:
-            await self._budgets.take(self._ask(origin, request), priority)
+            await self._budgets.take(self._ask(origin, request), priority, request.units)
         return await self._attempt(origin, request)
 
     async def read(self, origin: Origin, read: Read, *, priority: Priority) -> Page:
@@ -191,10 +191,10 @@ class Http:
     # ---- one attempt
 
     async def _attempt(self, origin: Origin, request: Request) -> Response:
-        if request.signed:
-            assert origin.credentials is not None, "a signed request is somebody's"
-            now_ms = self.venue_now_ms(origin.venue.name, origin.environment)
-            request = origin.venue.sign(request, origin.credentials, origin.environment, now_ms)
+        assert origin.credentials is not None or not request.signed, "a signed request is somebody's"
+        now_ms = self.venue_now_ms(origin.venue.name, origin.environment)
+        # Public requests too: they may have to say which environment they mean.
+        request = origin.venue.sign(request, origin.credentials, origin.environment, now_ms)
         try:
             client = self._client(origin)
             with anyio.fail_after(2 * self._timeout_s):  # the client's limits are for each step, not for all
