@@ -106,7 +106,7 @@ def _leg_tables(shown: Preview, number: int) -> Iterator[RenderableType]:
     rows = [row for row in shown.rows if row.leg == number]
     part = [row for row in rows if row.takes_part]
     if part:
-        yield _grid(part)
+        yield _grid(part, len(rows))
     nobody = shown.unallocated.get(number, _ZERO)
     unit = next((row.unit for row in rows if row.unit), "")
     if nobody:
@@ -115,7 +115,7 @@ def _leg_tables(shown: Preview, number: int) -> Iterator[RenderableType]:
         yield _skipped([row for row in rows if not row.takes_part])
 
 
-def _grid(rows: Sequence[PreviewRow]) -> Table:
+def _grid(rows: Sequence[PreviewRow], of: int) -> Table:
     """Who takes part. What is the same for everybody is said once, above; what is zero for everybody, not at all."""
     units, sides = {row.unit for row in rows}, {row.side for row in rows}
     prices, bases = {row.price for row in rows}, {row.instrument.split("/")[0] for row in rows}
@@ -125,23 +125,23 @@ def _grid(rows: Sequence[PreviewRow]) -> Table:
     def total(amounts: Iterator[Decimal]) -> Decimal:
         return sum(amounts, _ZERO)
 
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, collapse_padding=True, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     if len(prices) == 1:
         table.title = Text(f"sized with {plain(rows[0].price)}", style="dim")
-    table.add_column("Account", f"{len(rows)} take part", overflow="fold")
+    table.add_column("Account", f"{len(rows)} of {of}", overflow="fold")
     if len(sides) > 1:
         table.add_column("Side")
     quantity = plain(total(row.quantity for row in rows)) if unit else ""
-    table.add_column(f"Quantity, {unit}" if unit else "Quantity", quantity, justify="right", overflow="fold")
+    table.add_column(f"Quantity\n{unit}", quantity, justify="right", overflow="fold")
     base = plain(round(total(row.base_quantity for row in rows), 8))
-    table.add_column(f"= {'/'.join(sorted(bases))}", base, justify="right", overflow="fold")
+    table.add_column(f"=\n{'/'.join(sorted(bases))}", base, justify="right", overflow="fold")
     if len(prices) > 1:
         table.add_column("Price", justify="right", overflow="fold")
     table.add_column("Notional", money(total(row.notional for row in rows)), justify="right", overflow="fold")
-    table.add_column("Fee ≈", money(total(row.fee_estimate for row in rows)), justify="right", overflow="fold")
-    table.add_column("Held → after", justify="right", overflow="fold")
-    table.add_column("Cash after ≈", justify="right", overflow="fold")
-    table.add_column("Weight after", justify="right", overflow="fold")
+    table.add_column("Fee\n≈", money(total(row.fee_estimate for row in rows)), justify="right", overflow="fold")
+    table.add_column("Held\n→ after", justify="right", overflow="fold")
+    table.add_column("Cash\nafter ≈", justify="right", overflow="fold")
+    table.add_column("Weight\nafter", justify="right", overflow="fold")
     if residual:
         table.add_column("Residual", justify="right", overflow="fold")
     for row in rows:
@@ -155,7 +155,7 @@ def _grid(rows: Sequence[PreviewRow]) -> Table:
         cells += [money(row.notional), money(row.fee_estimate), f"{plain(row.held_before)} → {plain(row.held_after)}"]
         cells += [money(row.cash_after), "–" if row.weight_after is None else f"{row.weight_after:.2f} %"]
         if residual:
-            cells.append(plain(round(row.residual, 6)))
+            cells.append(plain(round(row.residual, 4)))
         table.add_row(*cells)
     return table
 
