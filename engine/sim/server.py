@@ -154,6 +154,7 @@ class Running:
             await anyio.sleep(wait_s)
         if response is None:
             self._lines[scope["client"]].abort()
+            await receive()  # until the broken connection has been noticed
             return
         headers = [(k.encode(), v.encode()) for k, v in response.headers.items()]
         headers.append((b"content-length", str(len(response.body)).encode()))
@@ -217,10 +218,12 @@ class Running:
         asked, market = dict(await request.json()), self.world.market
         if "paused" in asked:
             market.paused = bool(asked["paused"])
-        if "price" in asked:
-            market.move_to(asked["instrument"], Decimal(str(asked["price"])))
-        if "move_percent" in asked:
-            market.move_by(asked["instrument"], Decimal(str(asked["move_percent"])))
+        if "price" in asked or "move_percent" in asked:
+            symbol = self.world.front.symbol(str(asked["instrument"]))
+            if "price" in asked:
+                market.move_to(symbol, Decimal(str(asked["price"])))
+            else:
+                market.move_by(symbol, Decimal(str(asked["move_percent"])))
         self.world.front.settle(self.now_ms())
         self.flush()
         return _json({symbol: str(price) for symbol, price in self.world.front.exchange.marks.items()})

@@ -10,6 +10,7 @@ import hmac
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from heapq import heappop, heappush
 from itertools import count
@@ -34,8 +35,9 @@ from engine.venues.okx.front_orders import MOST, OPERATIONS, Later, OrderDesk, R
 from engine.venues.okx.front_rest import RestDesk, sign
 from engine.venues.okx.front_rows import balance_row, fill_row, order_row, position_row, text
 from engine.venues.okx.front_rules import HOUR_MS, LISTINGS, Rules, Turned, told
-from engine.venues.okx.front_state import Customer
+from engine.venues.okx.front_state import ZERO, Customer
 from engine.venues.okx.front_trading import Trading
+from engine.venues.okx.symbols import symbol_of
 
 _SWEEP_MS = 500  # how often idle times and repeated pushes are looked at
 _encode = msgspec.json.encode
@@ -148,25 +150,33 @@ class OkxFront:
                 return self._kill_keys(accounts)
             case "liquidate":
                 done = sum(
-                    self.trading.liquidate(self.trading.customers[name], detail["instrument"], now_ms)
+                    self.trading.liquidate(self.trading.customers[name], self.symbol(detail["instrument"]), now_ms)
                     for name in accounts
                 )
                 self._channels.tell(now_ms)
                 return done
             case "funding":
-                done = self.trading.fund(detail["instrument"], Decimal(detail["rate"]), now_ms)
+                done = self.trading.fund(self.symbol(detail["instrument"]), Decimal(detail["rate"]), now_ms)
                 self._channels.tell(now_ms)
                 return done
             case _:
                 raise KeyError(kind)
 
+    def symbol(self, instrument: str) -> str:
+        if instrument in self.trading.listings:
+            return instrument
+        with suppress(ValueError):
+            if (symbol := symbol_of(instrument)) in self.trading.listings:
+                return symbol
+        raise KeyError(instrument)
+
     def place_elsewhere(self, account: str, order: Mapping[str, object], now_ms: int) -> Mapping[str, object]:
         """`order` uses the venue's own words; instrument, type, quantity and price are understood as well."""
         words = {"instrument": "instId", "type": "ordType", "quantity": "sz", "price": "px"}
         ask: dict[str, Any] = {words.get(k, k): v for k, v in order.items()}
-        listing = self.trading.listings.get(str(ask.get("instId")))
+        ask["instId"] = self.symbol(str(ask.get("instId")))
         ask.setdefault("ordType", "limit" if ask.get("px") else "market")
-        ask.setdefault("tdMode", "cash" if listing and listing.spot else "cross")
+        ask.setdefault("tdMode", "cash" if self.trading.listings[ask["instId"]].spot else "cross")
         if ask["ordType"] == "market":
             ask.setdefault("tgtCcy", "base_ccy")
         code, rows = self._orders.carry_out(self.trading.customers[account], "order", [ask], now_ms, by_code=False)
@@ -207,7 +217,8 @@ class OkxFront:
                 ]
             case "balances":
                 return [
-                    {**balance_row(c, held), "held": text(customer.held.get(c))} for c, held in customer.cash.items()
+                    {**balance_row(c, held), "held": text(customer.held.get(c, ZERO))}
+                    for c, held in customer.cash.items()
                 ]
             case _:
                 raise KeyError(kind)
