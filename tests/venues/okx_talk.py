@@ -70,6 +70,11 @@ class Floor:
         talk.heard()
         return talk
 
+    def buy_elsewhere(self) -> None:
+        """demo-01 buys a little at the market, on the venue's own page."""
+        self.front.place_elsewhere("demo-01", {"instrument": SWAP, "side": "buy", "quantity": "0.01"}, self.now_ms)
+        self.carry()
+
     def pass_ms(self, milliseconds: int, step_ms: int = 0) -> None:
         end = self.now_ms + milliseconds
         while self.now_ms < end:
