@@ -163,7 +163,7 @@ def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list
         together.rollback()
         lost = [c for c, values in zip(changes, sets, strict=True) if not rows.change(connection, _SET, [values])]
         for one in lost:
-            log.error("step_not_taken", child=one.after.child_id, was=one.before.state, event=one.event)
+            log.error("step_not_taken", child=one.after.child_id, was=one.before.state.value, step=one.event)
     missed = set(map(id, lost))
     _log_events(
         connection,

@@ -21,8 +21,16 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 
 def put(
-    connection: sa.Connection, connection_key: str, account_id: str, received_at_ms: int, reason: str, frame: bytes
+    connection: sa.Connection,
+    connection_key: str,
+    account_id: str,
+    received_at_ms: int,
+    reason: str,
+    frame: bytes,
+    *,
+    kept: int = KEPT,
 ) -> None:
+    """Keep a frame, and of all frames the newest `kept`."""
     added = connection.execute(
         sa.insert(quarantine).values(
             connection_key=connection_key,
@@ -33,7 +41,7 @@ def put(
         )
     ).inserted_primary_key
     assert added is not None
-    connection.execute(sa.delete(quarantine).where(quarantine.c.id <= added[0] - KEPT))
+    connection.execute(sa.delete(quarantine).where(quarantine.c.id <= added[0] - kept))
 
 
 def newest(connection: sa.Connection, limit: int = 100) -> list[Quarantined]:
