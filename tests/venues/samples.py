@@ -48,7 +48,11 @@ def all_samples() -> list[Sample]:
 
 def wire(frame: Any) -> bytes:
     """A frame as it comes in: texts are sent as they stand, everything else as JSON."""
-    return frame.encode() if isinstance(frame, str) else json.dumps(frame, separators=(",", ":")).encode()
+    return (
+        frame.encode(errors="surrogatepass")
+        if isinstance(frame, str)
+        else json.dumps(frame, separators=(",", ":")).encode()
+    )
 
 
 def converse(venue: Venue, kind: str, channels: list[str] | None = None, **options: str) -> Conversation:

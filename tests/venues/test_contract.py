@@ -276,7 +276,14 @@ def test_a_bent_answer_is_read_or_refused_but_nothing_else(sample: Sample) -> No
 
 
 @every_stream
-def test_what_nobody_can_read_is_said_to_be_unreadable(venue: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    "frame",
+    [b"", b"\xff\xfe", b"{", b"null", b"[" * 100_000, b'{"arg":' * 50_000, b'{"a":"' + b"x" * 1_000_000],
+    ids=["empty", "no text", "cut", "nothing", "deep list", "deep object", "long"],
+)
+def test_what_nobody_can_read_is_said_to_be_unreadable(venue: str, kind: str, frame: bytes) -> None:
     conversation = converse(venues()[venue], kind)
     conversation.open(NOW_MS)
-    assert [said.notice for said in conversation.hear(b"\xff\xfe", NOW_MS).said] == [Notice.UNREADABLE]
+    heard = conversation.hear(frame, NOW_MS)
+    assert [said.notice for said in heard.said] == [Notice.UNREADABLE]
+    assert len(heard.said[0].detail) <= 300
