@@ -46,6 +46,9 @@ class SimulatedVenue:
     def names(self) -> list[str]:
         return [account["name"] for account in self.doors["accounts"]]
 
+    def close(self) -> None:
+        self._http.close()
+
     def get(self, path: str) -> Any:
         return self._http.get(path).raise_for_status().json()
 
@@ -64,7 +67,11 @@ def simulator(folder: Path, accounts: int, seed: int, *options: str) -> Iterator
         line = running.stdout.readline()
         if not line:
             raise NotStarted(f"the simulator did not start; see {log}")
-        yield SimulatedVenue(json.loads(line)["okx"])
+        venue = SimulatedVenue(json.loads(line)["okx"])
+        try:
+            yield venue
+        finally:
+            venue.close()
 
 
 @contextmanager

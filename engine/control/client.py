@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ class ControlError(Exception):
 class Control:
     """One client per command. `path` starts with '/'; answers are parsed JSON."""
 
-    def __init__(self, socket: str | Path) -> None:
-        self._socket = str(socket)
+    def __init__(self, path: str | Path) -> None:
+        self._socket = str(path)
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=self._socket), base_url="http://engine", timeout=_TIMEOUT
         )
@@ -43,6 +44,7 @@ class Control:
     def stream(self, path: str, body: Any = None) -> Iterator[dict[str, Any]]:
         """One JSON object a line, as they come. GET without a body, POST with one."""
         method = "GET" if body is None else "POST"
+        self._check_door()
         try:
             with self._http.stream(method, path, json=body, timeout=_STREAM_TIMEOUT) as response:
                 if response.status_code >= 400:
@@ -74,6 +76,7 @@ class Control:
         self.close()
 
     def _ask(self, method: str, path: str, body: Any) -> Any:
+        self._check_door()
         try:
             response = self._http.request(method, path, json=body)
         except httpx.TransportError as error:
@@ -82,12 +85,19 @@ class Control:
             raise _error_of(response)
         return response.json()
 
+    def _check_door(self) -> None:
+        """Knock first: the HTTP library leaks its socket when nobody opens."""
+        with socket.socket(socket.AF_UNIX) as knock:
+            knock.settimeout(3.0)
+            try:
+                knock.connect(self._socket)
+            except OSError:
+                raise NoEngine(
+                    f"no engine answers on {self._socket}; nothing was done. Start it with: unisono run "
+                    "(or name its configuration with --config)"
+                ) from None
+
     def _no_engine(self, error: httpx.TransportError) -> NoEngine:
-        if isinstance(error, httpx.ConnectError):
-            return NoEngine(
-                f"no engine answers on {self._socket}; nothing was done. Start it with: unisono run "
-                "(or name its configuration with --config)"
-            )
         return NoEngine(
             f"the engine on {self._socket} stopped answering ({type(error).__name__}); whether it did what was asked "
             "is not known. Look with: unisono doctor"
