@@ -61,11 +61,13 @@ class Market:
         return max(quoted.tick, exact // quoted.tick * quoted.tick)
 
     def move_to(self, symbol: str, price: Decimal) -> None:
-        """The price jumps, with all symbols of its path; the path goes on from there."""
-        assert price > 0, "a price is above zero"
+        """The price jumps, with all symbols of its path; the path goes on from there. ValueError for no price."""
+        if not price.is_finite() or price <= 0:
+            raise ValueError(f"a price is above zero, not {price}")
         quoted = self._quoted[symbol]
-        # Half a tick more, so that rounding down to the tick gives the price that was asked for.
-        aimed = price + quoted.tick / 2
+        # A little more, so that rounding down to the tick gives the price that was asked for.
+        finest = min(q.tick for q in self._quoted.values() if q.path == quoted.path)
+        aimed = price + finest / 2
         self._paths[quoted.path] = math.log(aimed / quoted.start)
         self._requote_all(quoted.path)
 
