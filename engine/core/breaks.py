@@ -225,9 +225,3 @@ def _as_timing(found: Break) -> Break:
 def in_order(breaks: Iterable[Break]) -> tuple[Break, ...]:
     """The gravest first, then by code, instrument, key and field: always the same."""
     return tuple(sorted(breaks, key=lambda b: (b.severity.rank, b.code.value, b.instrument, b.key, b.field)))
-
-
-def plain(value: Decimal) -> str:
-    """A decimal as people write it: no exponent, no trailing zeros."""
-    text = f"{value:f}"
-    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text

@@ -24,10 +24,10 @@ from engine.core.breaks import (
     ToleranceUse,
     break_id,
     in_order,
-    plain,
 )
 from engine.core.facts import FillFact, PositionFact
 from engine.core.instruments import Instrument
+from engine.core.limits import plain
 from engine.core.orders import OrderState
 from engine.core.statements import LedgerSide, OpenGap, OrderLine, Part, Statement
 from engine.core.tolerances import Rules, within

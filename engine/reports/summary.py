@@ -8,7 +8,8 @@ from decimal import Decimal
 
 import msgspec
 
-from engine.core.breaks import Break, Cause, Code, ForeignOrder, Missing, Severity, plain
+from engine.core.breaks import Break, Cause, Code, ForeignOrder, Missing, Severity
+from engine.core.limits import plain
 from engine.core.runs import Age, Checked, Run, Verdict, age_of
 from engine.core.statements import OpenGap, Part
 

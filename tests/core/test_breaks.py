@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal as D
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.breaks import Cause, Code, Severity, aged, plain, survive
+from engine.core.breaks import Cause, Code, Severity, aged, survive
 from engine.core.facts import Side
+from engine.core.limits import plain
 from engine.core.orders import OrderState
 from engine.core.runs import Verdict, account_verdict
 from engine.core.statements import OpenGap, Part
@@ -290,3 +292,13 @@ def test_any_single_change_on_either_side_is_at_least_one_break(lines: Change, d
         comparison = compared(stated, booked)
         assert comparison.breaks
         assert account_verdict(comparison) is Verdict.BREAKS
+
+
+def test_the_reference_page_has_every_code_and_tolerance() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/reconciliation.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert [r for r in rows if r.startswith("| `")] == [f"| `{c}` | {c.severity} | {c.sentence} |" for c in Code]
+    assert f"version {RULES.version}" in page
+    for t in RULES.tolerances:
+        allowed = f"{plain(t.allowed * 100)} %" if t.relative else plain(t.allowed)
+        assert f"| {t.field} | {t.asset} | {allowed} |" in rows
