@@ -249,7 +249,8 @@ class Book:
     def _count_movement(self, fact: CashFact) -> None:
         if fact.fill_id:
             # Of a fill before the horizon nobody here knows whether it was counted: it is taken for counted.
-            if fact.fill_id not in self._fills and fact.booked_at_ms >= self._horizon_ms + _BOOKING_LAG_MS:
+            remembered = not self._horizon_ms or fact.booked_at_ms >= self._horizon_ms + _BOOKING_LAG_MS
+            if remembered and fact.fill_id not in self._fills:
                 self._stand_ins.setdefault(fact.fill_id, []).append(fact)
                 self._move(fact.currency, fact.amount, fact.booked_at_ms)
         elif fact.kind not in _CAUSED_BY_FILLS:
