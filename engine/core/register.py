@@ -121,7 +121,9 @@ def check_url(venue: Venue, environment: str, kind: str, url: str, allow_hosts: 
     except ValueError as error:
         raise RegisterError(f"{url!r} is no address: {error}.") from None
     if parts.scheme not in schemes or not host:
-        raise RegisterError(f"{url!r} is no address for {kind}: it must begin with {' or '.join(schemes)}://.")
+        raise RegisterError(
+            f"{url!r} is no address for {kind}: it must begin with {' or '.join(f'{s}://' for s in schemes)}."
+        )
     if "@" in parts.netloc or parts.fragment or parts.query or not url.isprintable() or " " in url:
         raise RegisterError(f"{url!r} has a part that does not belong there: a user, a query, a fragment or a space.")
     if is_loopback(host):

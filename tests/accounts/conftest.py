@@ -8,8 +8,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from accounts.registry import Registry
+from accounts.tables import Row
 from accounts.vault import Vault
 from tests.accounts.world import KEY, NOW_MS
 from tests.postgres import drop_database, new_database, postgres_url
@@ -31,9 +33,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_url: str) -> str:
-    _prepare(postgres_url)
-    return postgres_url
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    fresh = new_database(postgres_url)
+    url = fresh.replace("postgresql://", "postgresql+psycopg://")
+    _prepare(url)
+    yield url
+    drop_database(fresh)
 
 
 @pytest.fixture
@@ -51,9 +56,13 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield request.getfixturevalue("sqlite_url")
         return
-    fresh = new_database(request.getfixturevalue("postgres_template"))
-    yield fresh.replace("postgresql://", "postgresql+psycopg://")
-    drop_database(fresh)
+    url = request.getfixturevalue("postgres_database")
+    yield url
+    tables = ", ".join(table for table in Row.metadata.tables if table != "vault_canary")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"TRUNCATE {tables}")  # tens of times faster than a new database
+    engine.dispose()
 
 
 @pytest.fixture

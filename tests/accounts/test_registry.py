@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from accounts.model import AccountState, Group, Listener, LiveRow, Mandate, Secret, Weight
 from accounts.registry import Conflict, NotFound, Registry, RegistryError
 from accounts.vault import Vault
-from tests.accounts.world import NOW_MS, WHO, account, add, connections, login
+from tests.accounts.world import NOW_MS, WHO, account, add, connections, login, on_sqlite
 
 
 def test_an_added_account_has_its_connections_and_readable_unique_keys(registry: Registry, vault: Vault) -> None:
@@ -73,6 +73,7 @@ def test_an_edit_grows_the_counter_and_the_same_edit_again_records_nothing(
 
 
 @pytest.mark.parametrize("name", [n for n in _EDITS if n not in ("group name", "weights")])
+@on_sqlite
 def test_an_edit_of_an_account_grows_its_version(registry: Registry, vault: Vault, name: str) -> None:
     add(registry, vault, "a001")
     _EDITS[name](registry, vault)
@@ -106,6 +107,7 @@ def test_credentials_of_another_vault_key_are_refused(registry: Registry, vault:
         lambda r: r.edit_connection(r.connections("a001")[0].connection_key, {"url": "wss://y"}, version=1, **WHO),
     ],
 )
+@on_sqlite
 def test_an_edit_made_for_an_older_version_is_a_conflict(
     registry: Registry, vault: Vault, edit: Callable[[Registry], object]
 ) -> None:
@@ -233,6 +235,7 @@ def test_the_same_login_twice_is_refused(registry: Registry, vault: Vault) -> No
         ([("a999", "1")], "no account a999"),
     ],
 )
+@on_sqlite
 def test_wrong_weights_are_refused(registry: Registry, vault: Vault, weights: list[tuple[str, str]], says: str) -> None:
     add(registry, vault, "a001")
     registry.add_group(Group(group_id="g", name="G", weights=(Weight("a001", Decimal(5)),)), **WHO)
@@ -259,6 +262,7 @@ def test_an_exponent_is_written_out(registry: Registry, vault: Vault) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "NaN", "Infinity"])
+@on_sqlite
 def test_a_limit_is_an_amount(registry: Registry, vault: Vault, limit: str) -> None:
     add(registry, vault, "a001")
     with pytest.raises(RegistryError, match="above 0"):
@@ -279,18 +283,21 @@ def test_a_removed_group_is_gone_and_its_history_stays(registry: Registry, vault
 
 
 @pytest.mark.parametrize("bad", ["", "A001", "a 1", "-a", "a" * 33, "ä", "a/b", "a\n"])
+@on_sqlite
 def test_a_bad_account_id_is_refused(registry: Registry, vault: Vault, bad: str) -> None:
     with pytest.raises(RegistryError, match="account id"):
         registry.add_account(account(bad), (), {}, **WHO)
 
 
 @pytest.mark.parametrize("bad", ["", " x", "x" * 101, "a\tb", "a\x00b", "=1+1", "@x", "\u202eabc"])
+@on_sqlite
 def test_a_bad_name_is_refused(registry: Registry, vault: Vault, bad: str) -> None:
     add(registry, vault, "a001")
     with pytest.raises(RegistryError, match="name"):
         registry.edit_account("a001", {"name": bad}, **WHO)
 
 
+@on_sqlite
 def test_what_an_account_is_cannot_be_edited(registry: Registry, vault: Vault) -> None:
     add(registry, vault, "a001")
     for field in ("venue", "environment", "state", "version", "account_id"):
@@ -301,6 +308,7 @@ def test_what_an_account_is_cannot_be_edited(registry: Registry, vault: Vault) -
 
 
 @pytest.mark.parametrize("why", ["", "   ", "x" * 501])
+@on_sqlite
 def test_an_edit_without_a_reason_is_refused(registry: Registry, vault: Vault, why: str) -> None:
     add(registry, vault, "a001")
     with pytest.raises(RegistryError, match=r"why|reason"):
@@ -308,6 +316,7 @@ def test_an_edit_without_a_reason_is_refused(registry: Registry, vault: Vault, w
     assert registry.account("a001").state is AccountState.ACTIVE
 
 
+@on_sqlite
 def test_what_is_not_there_is_not_found(registry: Registry) -> None:
     for ask in (registry.account, registry.mandate, registry.group):
         with pytest.raises(NotFound):

@@ -27,7 +27,7 @@ from accounts.transfer import (
     to_toml,
 )
 from accounts.vault import Vault
-from tests.accounts.world import CANARIES, WHO, Profiles, add, login
+from tests.accounts.world import CANARIES, WHO, Profiles, add, login, on_sqlite
 
 ids = st.from_regex(r"[a-z0-9][a-z0-9-]{0,9}", fullmatch=True)
 names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=20)
@@ -108,6 +108,7 @@ def test_an_empty_registry_becomes_the_same_but_paused_without_keys(
         assert [c.channels for c in second.connections()] == [c.channels for c in office.connections()]
 
 
+@on_sqlite
 def test_nothing_that_goes_out_holds_a_key(office: Registry) -> None:
     for text in (to_toml(sheet(office)), to_csv(sheet(office)), repr(sheet(office))):
         assert "a001" in text
@@ -137,6 +138,7 @@ def test_credentials_of_a_file_are_sealed_and_the_same_ones_again_change_nothing
     assert registry.change_counter() == counter + 1
 
 
+@on_sqlite
 def test_a_file_changes_what_it_names_and_leaves_the_rest(office: Registry, vault: Vault) -> None:
     before = {a.account_id: a for a in office.accounts()}
     text = "id,venue,site,environment,name,url:private\na001,venue,main,demo,Renamed,wss://venue.example/moved\n"
@@ -161,6 +163,7 @@ def test_a_file_changes_what_it_names_and_leaves_the_rest(office: Registry, vaul
         ('[[shared]]\nvenue="v"\nsite="s"\nenvironment="demo"\nkind="k"\nurl="wss://u"', "no shared feed v/s/demo/k"),
     ],
 )
+@on_sqlite
 def test_a_file_that_cannot_be_carried_out_changes_nothing(
     office: Registry, vault: Vault, text: str, says: str
 ) -> None:

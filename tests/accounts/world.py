@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from accounts.model import Account, AccountState, Connection, Credentials, Listener, Secret
 from accounts.registry import Registry
 from accounts.vault import Vault
@@ -11,6 +13,9 @@ from accounts.vault import Vault
 KEY = bytes(range(32))
 NOW_MS = 1_767_225_600_000
 WHO = {"by": "tester", "why": "because"}
+
+# What does not depend on the database is tried on one.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # None of these words may ever be seen outside of the vault.
 CANARIES = {"api_key": "CANARY-key-7c1f", "secret": "CANARY-secret-93ab", "passphrase": "CANARY-pass-55d0"}
