@@ -243,6 +243,9 @@ class Planner:
         await self._save(plan, was=None)
         return plan
 
+    async def find(self, plan_id: str) -> Plan | None:
+        return await self._store.load(plan_id)
+
     async def preview(self, plan_id: str) -> Plan:
         """The plan with a preview of this moment. Raises PlanRefused."""
         plan = await self._live(plan_id, PlanState.PREVIEWED)

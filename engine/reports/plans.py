@@ -125,7 +125,7 @@ def _grid(rows: Sequence[PreviewRow], of: int) -> Table:
     def total(amounts: Iterator[Decimal]) -> Decimal:
         return sum(amounts, _ZERO)
 
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=0, title_justify="left")
     if len(prices) == 1:
         table.title = Text(f"sized with {plain(rows[0].price)}", style="dim")
     table.add_column("Account", f"{len(rows)} of {of}", overflow="fold")
@@ -155,7 +155,7 @@ def _grid(rows: Sequence[PreviewRow], of: int) -> Table:
         cells += [money(row.notional), money(row.fee_estimate), f"{plain(row.held_before)} → {plain(row.held_after)}"]
         cells += [money(row.cash_after), "–" if row.weight_after is None else f"{row.weight_after:.2f} %"]
         if residual:
-            cells.append(plain(round(row.residual, 4)))
+            cells.append(plain(round(row.residual, 3)))
         table.add_row(*cells)
     return table
 
