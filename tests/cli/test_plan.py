@@ -209,7 +209,7 @@ def test_what_the_engine_refuses_ends_with_one_and_its_reason(desk: Desk, office
 
 @pytest.mark.parametrize("verb", ["approve", "execute", "cancel"])
 def test_without_a_yes_nothing_is_asked_of_the_engine(desk: Desk, office: Office, verb: str) -> None:
-    told = desk.run(verb, desk.approved())
+    told = desk.run(verb, "P1")
     assert told.exit_code == 3
     assert "--yes" in told.stderr
     assert office.asked == []
@@ -262,26 +262,36 @@ def test_a_plan_file_is_drafted_whole(desk: Desk, office: Office) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "says"),
+    ("words", "says"),
     [
-        (["new", "-g", "all", "-i", SWAP], 3, "needs --instrument and --method"),
-        (["new", "-g", "all", "-i", SWAP, "-m", "equal", "-q", "many"], 3, "is no number"),
-        (["new", "-i", SWAP, "-m", "units", "--units", "a0"], 3, "is not ACCOUNT=QUANTITY"),
-        (["new", "-i", SWAP, "-m", "units", "--units", "a0=1,a0=2"], 3, "a0 is given twice"),
-        (["new", "-g", "all", "-i", SWAP, "-m", "equal", "-s", "buy", "-t", "market"], 1, "needs quantity"),
-        (["new", "-g", "none", "-i", SWAP, "-m", "equal", "-s", "buy", "-q", "1", "-t", "market"], 1, "no group none"),
-        (["new", "--file", "absent.toml"], 3, "cannot be read"),
-        (["amend", "P1", "--yes"], 3, "needs --price or --factor"),
-        (["show", "P0"], 3, "there is no plan P0"),
+        (["new", "-g", "all", "-i", SWAP], "needs --instrument and --method"),
+        (["new", "-g", "all", "-i", SWAP, "-m", "equal", "-q", "many"], "is no number"),
+        (["new", "-g", "all", "-i", SWAP, "-m", "equal", "-q", "NaN"], "is no number"),
+        (["new", "-i", SWAP, "-m", "units", "--units", "a0"], "is not ACCOUNT=QUANTITY"),
+        (["new", "-i", SWAP, "-m", "units", "--units", "a0=1,a0=2"], "a0 is given twice"),
+        (["new", "--file", "absent.toml"], "cannot be read"),
+        (["new", "--file", "absent.toml", "-g", "all"], "not from both"),
+        (["amend", "P1", "--yes"], "needs --price or --factor"),
     ],
 )
-def test_a_mistake_is_said_and_nothing_is_done(
-    desk: Desk, office: Office, words: list[str], code: int, says: str
-) -> None:
-    told = desk.run(*words)
-    assert told.exit_code == code, told.output
+def test_a_bad_call_is_said_before_the_engine_is_asked(desk: Desk, words: list[str], says: str) -> None:
+    told = desk.run(*words)  # there is no engine: asking it would say so
+    assert told.exit_code == 3, told.output
     assert says in " ".join(told.stderr.replace("│", " ").split())
+
+
+def test_a_draft_that_is_refused_leaves_nothing_behind(desk: Desk, office: Office) -> None:
+    for words, says in (
+        (["-g", "all", "-m", "equal", "-s", "buy"], "method equal needs quantity"),
+        (["-g", "none", "-m", "equal", "-s", "buy", "-q", "1"], "there is no group none"),
+    ):
+        told = desk.run("new", "-i", SWAP, "-t", "market", *words)
+        assert told.exit_code == 1
+        assert says in told.stderr
     assert desk.json("list", "--all") == []
+    told = desk.run("show", "P0")
+    assert told.exit_code == 3
+    assert "there is no plan P0" in told.stderr
 
 
 def test_without_an_engine_reads_work_and_verbs_say_so(desk: Desk) -> None:
