@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from engine.cli.context import JsonOption, console, fail, print_json
-from engine.sim.server import describe, running
+from engine.sim.server import describe, playable, running
 
 
 def sim(
@@ -26,6 +26,8 @@ def sim(
 
     Prints where it listens and each account's keys once it is ready, then runs until SIGTERM or Ctrl-C.
     """
+    if venue not in playable():
+        fail(f"{venue} cannot be played; there is: {', '.join(playable())}. Nothing was started.")
     options = {
         "venue": venue,
         "accounts": accounts,
@@ -36,8 +38,8 @@ def sim(
     }
     try:
         anyio.run(_serve, options, as_json, backend_options={"use_uvloop": True})
-    except* OSError as errors:
-        fail(f"The simulator could not listen: {errors.exceptions[0]}. Nothing was started.")
+    except OSError as error:
+        fail(f"The simulator cannot listen on {port_base}: {error.strerror}. Nothing was started.")
 
 
 async def _serve(options: dict[str, Any], as_json: bool) -> None:

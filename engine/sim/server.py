@@ -7,7 +7,7 @@ port 0 lets the system choose.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -31,6 +31,7 @@ from engine.core.venue import Call, Outgoing, Sent, Session
 from engine.sim.faults import FaultPlan
 from engine.sim.market import Market
 from engine.sim.world import DEAD_LINE, World
+from engine.venues import venues
 from scheduler.clock import Clock, SystemClock
 
 HOST = "127.0.0.1"
@@ -40,6 +41,7 @@ _MAX_BODY = 1024 * 1024
 _MAX_UNSENT = 4 * 1024 * 1024  # a client that reads so slowly is closed, as the venue does (4005)
 _MAX_HOLD_S = 600.0  # no answer is held back for longer
 _QUIT_S = 5.0
+_BACKLOG = 4096
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -244,6 +246,11 @@ class Running:
         return _json(self.world.front.truth(request.path_params["kind"], account))
 
 
+def playable() -> list[str]:
+    """Venues that have a front."""
+    return [name for name in venues() if importlib.util.find_spec(f"engine.venues.{name}.front")]
+
+
 @contextlib.asynccontextmanager
 async def running(
     *,
@@ -259,14 +266,12 @@ async def running(
     """Serve a venue until the block ends. `speed` is how fast its market moves; its clock is the real one."""
     clock = clock or SystemClock()
     faults = FaultPlan()
-    module = importlib.import_module(f"engine.venues.{venue}.front")
-    front = module.front(
+    front = importlib.import_module(f"engine.venues.{venue}.front").front(
         accounts=accounts, seed=seed, now_ms=clock.now_ms(), faults=faults, limits=limits, **front_options
     )
     market = Market(front.exchange, front.quoted, seed, every_ms=max(1, round(500 / speed)))
     served = Running(venue, World(front, market, faults, clock.now_ms()), clock)
-    ports = [port_base + n if port_base else 0 for n in range(3)]
-    sockets = [_listen(port) for port in ports]
+    sockets = _listen_on(port_base)
     stream_url, rest_url, control_url = (f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
     served.description = {
         "rest": f"http://{rest_url}",
@@ -341,12 +346,29 @@ class _Web(uvicorn.Server):
         yield
 
 
+def _listen_on(port_base: int) -> list[socket.socket]:
+    """Three listening sockets, or none."""
+    sockets: list[socket.socket] = []
+    try:
+        for number in range(3):
+            sockets.append(_listen(port_base + number if port_base else 0))
+    except OSError:
+        for listening in sockets:
+            listening.close()
+        raise
+    return sockets
+
+
 def _listen(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((HOST, port))
-    listening.listen(4096)
-    listening.setblocking(False)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
     return listening
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from typer.testing import CliRunner
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from engine.cli import app
 from engine.sim.server import Running, describe, running
 from tests.venues.okx_talk import ACCOUNT, ORDERS, POSITIONS, SWAP, order, signature
 
@@ -205,3 +208,14 @@ def test_the_command_prints_one_line_runs_until_told_and_ends_well() -> None:
     finally:
         started.kill()
         started.wait()
+
+
+def test_a_venue_without_a_front_and_a_taken_port_are_told_in_a_sentence() -> None:
+    nowhere = CliRunner().invoke(app, ["sim", "--venue", "atlantis"])
+    assert (nowhere.exit_code, "okx" in nowhere.stderr) == (3, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = CliRunner().invoke(app, ["sim", "--port-base", str(port)])
+    assert (refused.exit_code, str(port) in refused.stderr) == (3, True)

@@ -6,7 +6,6 @@ Everything follows from the seed and the times given. What the venue leaves unco
 
 from __future__ import annotations
 
-import hmac
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from engine.venues.okx.front_channels import (
     regular_ms,
 )
 from engine.venues.okx.front_orders import MOST, OPERATIONS, Later, OrderDesk, Row, Windows
-from engine.venues.okx.front_rest import RestDesk, sign
+from engine.venues.okx.front_rest import RestDesk, same, sign
 from engine.venues.okx.front_rows import balance_row, fill_row, order_row, position_row, text
 from engine.venues.okx.front_rules import HOUR_MS, LISTINGS, Rules, Turned, told
 from engine.venues.okx.front_state import ZERO, Customer
@@ -87,7 +86,7 @@ class OkxFront:
         self._windows = Windows()
         self._orders = OrderDesk(self.trading, rules, self._windows, faults)
         self._rest = RestDesk(self.trading, self._orders, rules, self._windows, faults, self._by_key, self._put_off)
-        self._channels = Channels(self.trading, self._rest, rules, faults)
+        self._channels = Channels(self.trading, self._rest.reads, rules, faults)
         self._sessions: dict[OkxSession, None] = {}
         self._outbox: list[Outgoing] = []
         self._later: list[tuple[int, int, Later]] = []
@@ -231,7 +230,7 @@ class OkxFront:
             return
         try:
             said = msgspec.json.decode(frame)
-            op = said["op"]
+            op = str(said["op"])
         except (msgspec.DecodeError, TypeError, KeyError):
             self._error(session, "60012", now_ms, None, frame[:200].decode("utf-8", "replace"))
             return
@@ -295,16 +294,16 @@ class OkxFront:
             raise Turned("60032")
         if abs(now_ms - stamp_ms) > self.rules.signature_window_ms:
             raise Turned("60006")
-        if not hmac.compare_digest(str(arg.get("passphrase", "")), customer.passphrase):
+        if not same(str(arg.get("passphrase", "")), customer.passphrase):
             raise Turned("60024")
         expected = sign(customer.secret, stamp + "GET" + "/users/self/verify")
-        if not hmac.compare_digest(str(arg.get("sign", "")), expected):
+        if not same(str(arg.get("sign", "")), expected):
             raise Turned("60007")
         return customer
 
     def _subscribe(self, session: OkxSession, said: Mapping[str, Any], op: str, now_ms: int) -> None:
         args = said.get("args")
-        if not isinstance(args, list) or not args or not all(isinstance(a, dict) and "channel" in a for a in args):
+        if not isinstance(args, list) or not args or not all(map(_is_arg, args)):
             raise Turned("60012", _encode(said).decode())
         for arg in args:
             try:
@@ -488,6 +487,11 @@ class OkxFront:
         for subscription in session.subscriptions.values():
             self._channels.unsubscribe(subscription)
         session.subscriptions.clear()
+
+
+def _is_arg(arg: Any) -> bool:
+    """Is it something that can be subscribed to: a channel and texts that narrow it?"""
+    return isinstance(arg, dict) and "channel" in arg and all(isinstance(v, str) for v in arg.values())
 
 
 def _json(**fields: Any) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.core.facts import Side
 from engine.core.venue import Faults
-from engine.venues.okx.front_rest import RestDesk
+from engine.venues.okx.front_reads import Reads
 from engine.venues.okx.front_rows import (
     Valuation,
     balance_row,
@@ -102,8 +102,8 @@ def regular_ms(arg: Mapping[str, Any], rules: Rules) -> int:
 class Channels:
     """Who listens to what, and what they are told."""
 
-    def __init__(self, trading: Trading, rest: RestDesk, rules: Rules, faults: Faults) -> None:
-        self.trading, self.rest, self.rules, self.faults = trading, rest, rules, faults
+    def __init__(self, trading: Trading, reads: Reads, rules: Rules, faults: Faults) -> None:
+        self.trading, self.reads, self.rules, self.faults = trading, reads, rules, faults
         self._of: dict[tuple[str, str], dict[Subscription, None]] = {}  # (customer's name or "", channel)
         self._regular: dict[Subscription, None] = {}
         # Changes wait for the aggregation time (§3.2); the wait is always the same, so the first is due first.
@@ -323,7 +323,7 @@ class Channels:
     def _public_row(self, channel: str, listing: Listing, now_ms: int) -> dict[str, Any]:
         match channel:
             case "tickers":
-                return self.rest.ticker_row(listing, now_ms)
+                return self.reads.ticker_row(listing, now_ms)
             case "mark-price":
                 mark = text(self._mark(listing))
                 return {

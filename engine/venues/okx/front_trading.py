@@ -7,9 +7,8 @@ when, is the front's. The rules are from the OKX dossier: placing §5.3, amendin
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -17,27 +16,17 @@ import msgspec
 from engine.core.facts import Side
 from engine.core.matching import Ended, Exchange, SelfTrade, Trade, Why
 from engine.core.orders import OrderType
+from engine.venues.okx.front_checks import TYPES, Checks, number
 from engine.venues.okx.front_rules import Listing, Rules, Turned
 from engine.venues.okx.front_state import ZERO, Bill, Customer, Fill, Order, Position, PositionKey, fine
 
-_TYPES = {
-    "market": OrderType.MARKET,
-    "limit": OrderType.LIMIT,
-    "post_only": OrderType.POST_ONLY,
-    "ioc": OrderType.IOC,
-    "fok": OrderType.FOK,
-    "optimal_limit_ioc": OrderType.MARKET,
-}
 _CANCEL_SOURCES = {
     Why.REMAINDER: "14",
     Why.UNFILLABLE: "13",
     Why.WOULD_TAKE: "31",
     Why.SELF_TRADE: "32",
 }
-_CLIENT_ID = re.compile(r"[A-Za-z0-9]{1,32}")
-_TAG = re.compile(r"[A-Za-z0-9]{1,16}")
 _WORST_MARKET = Decimal("0.05")  # a market order is held within five per cent of the mark
-_PRICE_BAND = Decimal("0.5")  # limit prices further out than this are turned down
 
 replace = msgspec.structs.replace
 
@@ -72,6 +61,7 @@ class Trading:
         self.exchange, self.rules = exchange, rules
         self.listings = {listing.inst_id: listing for listing in listings}
         self.customers: dict[str, Customer] = {}
+        self._checks = Checks(exchange, rules)
         self.told: list[OrderTold | StateTold] = []
         self.stirred: set[str] = set()  # products whose book has changed; the public channels take it
         self._causes: dict[int, tuple[str, str]] = {}  # order -> cancelSource and reqId of the cancel under way
@@ -84,9 +74,9 @@ class Trading:
 
     def place(self, customer: Customer, listing: Listing, ask: Mapping[str, Any], now_ms: int) -> Order:
         """Check and match a new order. Raises Turned, and then nothing has happened."""
-        order = self._checked(customer, listing, ask, now_ms)
+        order = self._checks.new_order(customer, listing, ask, self._order_id(), now_ms)
         customer.put_order(order)
-        kind = _TYPES[order.ord_type]
+        kind = TYPES[order.ord_type]
         silent = kind is OrderType.POST_ONLY and not self.rules.post_only_live_first
         if not (silent and self._book(listing).would_take(order.side, order.px)):
             self.told.append(OrderTold(customer=customer, order=order))
@@ -118,11 +108,11 @@ class Trading:
         if order is None or not order.open:
             raise Turned("51503")
         listing = order.listing
-        sz = _number(ask, "newSz") or order.sz
-        px = _number(ask, "newPx") or order.px
+        sz = number(ask, "newSz") or order.sz
+        px = number(ask, "newPx") or order.px
         if sz <= 0 or px is None:
             raise Turned("51000", "newSz")
-        self._check_steps(listing, sz, px)
+        self._checks.steps(listing, sz, px)
         req_id = str(ask.get("reqId") or "")
         book = self._book(listing)
         if sz <= order.filled:
@@ -135,7 +125,7 @@ class Trading:
         if moved and order.ord_type == "post_only" and book.would_take(order.side, px):
             raise Turned("51511")
         changed = replace(order, sz=sz, quantity=sz, px=px, updated_ms=now_ms)
-        held = self._to_hold(customer, changed, sz - order.filled)
+        held = self._checks.to_hold(customer, changed, sz - order.filled)
         if held - order.held > customer.available(order.held_ccy, self.exchange.marks):
             raise Turned("51008", order.held_ccy)
         changed = replace(changed, held=held)
@@ -243,127 +233,6 @@ class Trading:
                     pass
         for owner, key in touched:
             self._rein_in(self.customers[owner], key, now_ms)
-
-    # ---- Checks
-
-    def _checked(self, customer: Customer, listing: Listing, ask: Mapping[str, Any], now_ms: int) -> Order:
-        side, ord_type = ask.get("side"), str(ask.get("ordType") or "")
-        if side not in ("buy", "sell"):
-            raise Turned("51000", "side")
-        if ord_type not in _TYPES or (ord_type == "optimal_limit_ioc" and listing.spot):
-            raise Turned("51000", "ordType")
-        td_mode = str(ask.get("tdMode") or "")
-        if td_mode not in (("cash",) if listing.spot else ("cross", "isolated")):
-            raise Turned("51000", "tdMode")
-        if not listing.spot and str(ask.get("posSide") or "net") != "net":
-            raise Turned("51000", "posSide")
-        cl_ord_id, tag = str(ask.get("clOrdId") or ""), str(ask.get("tag") or "")
-        if cl_ord_id and not _CLIENT_ID.fullmatch(cl_ord_id):
-            raise Turned("51000", "clOrdId")
-        if tag and not _TAG.fullmatch(tag):
-            raise Turned("51000", "tag")
-        stp_mode = str(ask.get("stpMode") or "cancel_maker")
-        if stp_mode not in tuple(SelfTrade):
-            raise Turned("51000", "stpMode")
-        if cl_ord_id in customer.open_by_client_id:
-            raise Turned("51016")
-        market = _TYPES[ord_type] is OrderType.MARKET
-        sz, px = _number(ask, "sz"), None if market else _number(ask, "px")
-        if sz is None or sz <= 0:
-            raise Turned("51000", "sz")
-        if not market and (px is None or px <= 0):
-            raise Turned("51000", "px")
-        self._check_counts(customer, listing)
-        tgt_ccy, quantity = "", sz
-        if listing.spot and market:
-            tgt_ccy = str(ask.get("tgtCcy") or ("quote_ccy" if side == "buy" else "base_ccy"))
-            if tgt_ccy == "quote_ccy":
-                quantity = self._book(listing).affordable(Side(side), sz, listing.lot)
-                if quantity < listing.smallest:
-                    raise Turned("51020")
-        self._check_steps(listing, quantity, px)
-        if quantity > (listing.max_market if market else listing.max_limit):
-            raise Turned("51202" if market else "51101")
-        if px is not None:
-            self._check_band(listing, Side(side), px)
-        order = Order(
-            ord_id=self._order_id(),
-            cl_ord_id=cl_ord_id,
-            tag=tag,
-            listing=listing,
-            td_mode=td_mode,
-            side=Side(side),
-            ord_type=ord_type,
-            sz=sz,
-            px=px,
-            tgt_ccy=tgt_ccy,
-            quantity=quantity,
-            reduce_only=str(ask.get("reduceOnly", "")).lower() == "true" and not listing.spot,
-            lever=0 if listing.spot else customer.lever(listing, td_mode, self.rules.default_lever),
-            stp_mode=stp_mode,
-            fee_ccy=self._fee_ccy(listing, Side(side)),
-            created_ms=now_ms,
-            updated_ms=now_ms,
-        )
-        if order.reduce_only:
-            order = self._reducing(customer, order)
-        held = self._to_hold(customer, order, order.quantity)
-        if held > customer.available(order.held_ccy, self.exchange.marks):
-            raise Turned("51008", order.held_ccy)
-        return replace(order, held=held)
-
-    def _check_counts(self, customer: Customer, listing: Listing) -> None:
-        if len(customer.open) >= self.rules.pending_per_account:
-            raise Turned("51025")
-        if len(customer.open) >= self.rules.pending_per_product:
-            same = sum(1 for o in customer.open if customer.orders[o].listing is listing)
-            if same >= self.rules.pending_per_product:
-                raise Turned("51174", self.rules.pending_per_product)
-
-    def _check_steps(self, listing: Listing, quantity: Decimal, px: Decimal | None) -> None:
-        if px is not None and px % listing.tick:
-            raise Turned("51150")
-        if quantity % listing.lot:
-            raise Turned("51121")
-        if quantity < listing.smallest:
-            raise Turned("51020")
-
-    def _check_band(self, listing: Listing, side: Side, px: Decimal) -> None:
-        """A buy far above, or a sell far below the mark is turned down; the other way round is merely patient."""
-        mark = self.exchange.marks[listing.inst_id]
-        highest, lowest = mark * (1 + _PRICE_BAND), mark * (1 - _PRICE_BAND)
-        if px > highest if side is Side.BUY else px < lowest:
-            raise Turned("51006", highest.quantize(listing.tick), lowest.quantize(listing.tick))
-
-    def _reducing(self, customer: Customer, order: Order) -> Order:
-        """A reduce-only order is cut down to what there is to reduce."""
-        held = customer.position(order.listing.inst_id, order.td_mode) * order.side.sign
-        others = sum(
-            (o.quantity - o.filled for o in self._reducers(customer, (order.listing.inst_id, order.td_mode))),
-            ZERO,
-        )
-        room = -held - others
-        if room <= 0:
-            raise Turned("51169")
-        smaller = min(order.quantity, room)
-        return replace(order, quantity=smaller, sz=smaller)
-
-    def _to_hold(self, customer: Customer, order: Order, remaining: Decimal) -> Decimal:
-        """Funds to keep aside while `remaining` of the order is at work."""
-        listing = order.listing
-        px = order.px if order.px is not None else self.exchange.marks[listing.inst_id]
-        if listing.spot:
-            if order.side is Side.SELL:
-                return remaining
-            if order.tgt_ccy == "quote_ccy":
-                return order.sz
-            return remaining * px
-        if order.reduce_only:
-            return ZERO
-        closing = max(ZERO, -order.side.sign * customer.position(listing.inst_id, order.td_mode))
-        opening = max(ZERO, remaining - closing)
-        value = listing.value(opening, px)
-        return fine(value / order.lever + value * self.rules.taker_rate)
 
     # ---- Booking
 
@@ -479,7 +348,7 @@ class Trading:
             legs = [(listing.base, bought), (listing.quote, fine(paid))]
         else:
             legs = [(listing.fill_currency, pnl)]
-        for number, (ccy, amount) in enumerate(legs):
+        for leg, (ccy, amount) in enumerate(legs):
             charged = fee if ccy == order.fee_ccy else ZERO
             self._pay(customer, ccy, amount + charged, now_ms)
             self._bill(
@@ -489,7 +358,7 @@ class Trading:
                 now_ms,
                 kind="5" if event == "liquidation" else "2",
                 sub_type=sub_type,
-                bill_id=None if number else fill.bill_id,
+                bill_id=None if leg else fill.bill_id,
                 px=px,
                 quantity=quantity,
                 pnl=pnl,
@@ -573,7 +442,7 @@ class Trading:
     def _rein_in(self, customer: Customer, key: PositionKey, now_ms: int) -> None:
         """After a fill, no reduce-only order may be bigger than what there is to reduce (§3.1 amendSource 4)."""
         room = abs(customer.position(*key))
-        for order in self._reducers(customer, key):
+        for order in self._checks.reducers(customer, key):
             left = order.quantity - order.filled
             if customer.position(*key) * order.side.sign >= 0 or room == 0:
                 self._causes[order.ord_id] = ("22", "")
@@ -587,17 +456,13 @@ class Trading:
                 room = ZERO
             else:
                 room -= left
-        self.settle_cancels(now_ms)
+        self._settle_cancels(now_ms)
 
-    def settle_cancels(self, now_ms: int) -> None:
+    def _settle_cancels(self, now_ms: int) -> None:
         """Cancels made while settling; they cannot trade, so this ends."""
         for event in self.exchange.take_log():
             if isinstance(event, Ended) and event.owner in self.customers:
                 self._ended(self.customers[event.owner], int(event.order_id), event.why, now_ms)
-
-    def _reducers(self, customer: Customer, key: PositionKey) -> list[Order]:
-        orders = (customer.orders[ord_id] for ord_id in customer.open)
-        return [o for o in orders if o.reduce_only and (o.listing.inst_id, o.td_mode) == key]
 
     def _pay(self, customer: Customer, ccy: str, amount: Decimal, now_ms: int) -> None:
         customer.put_cash(ccy, customer.balance(ccy) + amount, now_ms)
@@ -627,12 +492,6 @@ class Trading:
             return self.rules.spot_maker_rate if maker else self.rules.spot_taker_rate
         return self.rules.maker_rate if maker else self.rules.taker_rate
 
-    def _fee_ccy(self, listing: Listing, side: Side) -> str:
-        """Spot fees are taken from what is received."""
-        if listing.spot:
-            return listing.base if side is Side.BUY else listing.quote
-        return listing.fill_currency
-
     def _worst(self, listing: Listing, side: Side) -> Decimal:
         mark = self.exchange.marks[listing.inst_id]
         worst = mark * (1 + side.sign * _WORST_MARKET)
@@ -652,20 +511,6 @@ class Trading:
     def _position_id(self) -> int:
         self._next_position += 1
         return self._next_position
-
-
-def _number(ask: Mapping[str, Any], name: str) -> Decimal | None:
-    """A decimal parameter; None when absent or empty. Raises Turned 51000 for anything else."""
-    value = ask.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise Turned("51000", name) from None
-    if not number.is_finite():
-        raise Turned("51000", name)
-    return number
 
 
 def _merged(fills: Sequence[Fill]) -> Fill:
