@@ -233,8 +233,8 @@ def execute(
         with bar:
             task = bar.add_task(_counts(last), total=last["total"])
             for last in control.stream(f"/plans/{plan_id}/progress"):
-                settled = last["total"] - last["unknown"] if last["settled"] else _answered(last)
-                bar.update(task, completed=settled, total=last["total"], description=_counts(last))
+                answered = last["acknowledged"] + last["skipped"]
+                bar.update(task, completed=answered, total=last["total"], description=_counts(last))
     if as_json:
         print_json(last)
     else:
@@ -399,10 +399,6 @@ def _confirmed(settings: Config, plan_id: str, verb: str, yes: bool, otherwise: 
         if typer.confirm(question, err=True):
             return
     fail(f"{otherwise}. Say yes with: --yes")
-
-
-def _answered(told: Any) -> int:
-    return int(told["total"] - told["unknown"] - (told["sent"] - told["acknowledged"] - told["unknown"]))
 
 
 def _counts(told: Any) -> str:

@@ -195,7 +195,7 @@ def orders_table(children: Sequence[Child]) -> Table:
         state = Text(child.state.value.replace("_", " "), style=_ORDER_STYLES.get(child.state, ""))
         if child.late:
             state.append(" late", style="bold red")
-        answered = child.sent_at_ms is not None and child.acknowledged_at_ms is not None
+        sent_ms, answered_ms = child.sent_at_ms, child.acknowledged_at_ms
         table.add_row(
             child.account_id,
             state,
@@ -204,7 +204,7 @@ def orders_table(children: Sequence[Child]) -> Table:
             plain(child.quantity),
             plain(child.filled),
             "–" if child.avg_price is None else plain(child.avg_price),
-            f"{child.acknowledged_at_ms - child.sent_at_ms} ms" if answered else "–",  # type: ignore[operator]
+            f"{answered_ms - sent_ms} ms" if sent_ms is not None and answered_ms is not None else "–",
             Text(child.reason),
         )
     return table
