@@ -77,10 +77,11 @@ class Conflict(RegistryError):
 
 
 class Recorded:
-    """What one edit recorded so far."""
+    """One edit going on, and what it recorded, complete once it has ended."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.rows: list[ChangeRow] = []
         self.changes: list[Change] = []
 
 
@@ -133,6 +134,8 @@ class Registry:
                         "The registry was changed by somebody else in the meantime. Look again, then repeat."
                     )
                 yield recorded
+                session.flush()
+                recorded.changes = [change_of(row) for row in recorded.rows]
                 if not keep:
                     session.rollback()
             finally:
@@ -265,11 +268,10 @@ class Registry:
             session.add(AccountRow(**msgspec.to_builtins(account)))
             session.flush()
             self._record(recorded, "account", account.account_id, "add", None, account, by, why)
-            for connection in connections:
-                self._add_connection(recorded, account, connection, by, why)
+            self._add_connections(recorded, account, connections, by, why)
             if sealed:
-                self._replace_credentials(recorded, account.account_id, sealed, by, why)
-            if account.state is AccountState.ACTIVE:
+                self._replace_credentials(recorded, account.account_id, {}, sealed, by, why)
+            elif account.state is AccountState.ACTIVE:
                 self._require_credentials(session, account.account_id)
         return account
 
@@ -314,7 +316,7 @@ class Registry:
                 rest = [w for w in group.weights if w.account_id != account_id]
                 self.set_weights(group.group_id, rest, by=by, why=why)
             if drop_credentials:
-                self._replace_credentials(recorded, account_id, {}, by, why)
+                self._replace_credentials(recorded, account_id, self.sealed(account_id), {}, by, why)
         return account
 
     def edit_connection(
@@ -343,7 +345,7 @@ class Registry:
         """One more endpoint kind for an account; a shared feed that exists already is left as it is."""
         with self.together() as recorded:
             row = self._account_row(recorded.session, account_id)
-            if self._add_connection(recorded, account_of(row), connection, by, why):
+            if self._add_connections(recorded, account_of(row), [connection], by, why):
                 row.version += 1
 
     def set_mandate(self, mandate: Mandate, *, by: str, why: str, version: int | None = None) -> Mandate:
@@ -377,7 +379,7 @@ class Registry:
             row = self._account_row(recorded.session, account_id, version)
             if row.state == AccountState.CLOSED.value:
                 raise RegistryError(f"Account {account_id} is closed: it needs no credentials. Nothing was changed.")
-            self._replace_credentials(recorded, account_id, sealed, by, why)
+            self._replace_credentials(recorded, account_id, self.sealed(account_id), sealed, by, why)
             if row.state == AccountState.ACTIVE.value:
                 self._require_credentials(recorded.session, account_id)
             row.version += 1
@@ -534,61 +536,55 @@ class Registry:
                 self._record(recorded, "account", account_id, action, before, after, by, why)
         return after
 
-    def _add_connection(self, recorded: Recorded, account: Account, connection: Connection, by: str, why: str) -> bool:
-        """False: the shared feed was there already."""
-        session = recorded.session
-        shared = connection.listener is Listener.VENUE
-        owner = f"{account.site}-{account.environment}" if shared else account.account_id
-        same = (
-            ConnectionRow.listener == connection.listener.value,
-            ConnectionRow.listener_id == (account.venue if shared else account.account_id),
-            ConnectionRow.venue == account.venue,
-            ConnectionRow.site == account.site,
-            ConnectionRow.environment == account.environment,
-            ConnectionRow.kind == connection.kind,
-        )
-        if session.exec(select(ConnectionRow.connection_key).where(*same)).first() is not None:
-            if shared:
-                return False
-            raise Conflict(f"Account {account.account_id} has a {connection.kind} connection already.")
-        client_key = self._unused(session, ConnectionRow.client_key, f"{account.venue}-{owner}-{connection.kind}", "")
-        connection = msgspec.structs.replace(
-            connection,
-            client_key=client_key,
-            connection_key=self._unused(session, ConnectionRow.connection_key, client_key, f"-{self._suffix()}"),
-            listener_id=account.venue if shared else account.account_id,
-            venue=account.venue,
-            site=account.site,
-            environment=account.environment,
-        )
-        session.add(connection_row(connection))
-        session.flush()
-        self._record(recorded, "connection", connection.connection_key, "add", None, connection, by, why)
-        return True
-
-    def _unused(self, session: Session, column: Any, stem: str, ending: str) -> str:
-        key = stem + ending
-        while session.exec(select(column).where(column == key)).first() is not None:
-            key = f"{stem}-{self._suffix()}"
-        return key
+    def _add_connections(
+        self, recorded: Recorded, account: Account, connections: Sequence[Connection], by: str, why: str
+    ) -> int:
+        """How many were new: a shared feed may be there already."""
+        new: dict[str, Connection] = {}
+        for connection in connections:
+            shared = connection.listener is Listener.VENUE
+            owner = f"{account.site}-{account.environment}" if shared else account.account_id
+            client_key = f"{account.venue}-{owner}-{connection.kind}"
+            new[client_key] = msgspec.structs.replace(
+                connection,
+                client_key=client_key,
+                connection_key=f"{client_key}-{self._suffix()}",
+                listener_id=account.venue if shared else account.account_id,
+                venue=account.venue,
+                site=account.site,
+                environment=account.environment,
+            )
+        known = select(ConnectionRow.client_key).where(col(ConnectionRow.client_key).in_(new))
+        for client_key in recorded.session.exec(known):
+            if (there := new.pop(client_key)).listener is Listener.ACCOUNT:
+                raise Conflict(f"Account {account.account_id} has a {there.kind} connection already.")
+        for connection in new.values():
+            recorded.session.add(connection_row(connection))
+            self._record(recorded, "connection", connection.connection_key, "add", None, connection, by, why)
+        return len(new)
 
     def _replace_credentials(
-        self, recorded: Recorded, account_id: str, sealed: Mapping[str, SealedValue], by: str, why: str
+        self,
+        recorded: Recorded,
+        account_id: str,
+        before: Mapping[str, SealedValue],
+        sealed: Mapping[str, SealedValue],
+        by: str,
+        why: str,
     ) -> None:
         session = recorded.session
-        before = self.sealed(account_id)
-        if not before and not sealed:
-            return
-        canary = self.canary()
-        if sealed and (canary is None or {key_id_of(v) for v in sealed.values()} != {key_id_of(canary)}):
-            raise Conflict(
-                "These credentials were sealed by another vault key than this registry's. Nothing was changed."
-            )
-        session.exec(sa.delete(CredentialRow).where(col(CredentialRow.account_id) == account_id))
-        session.add_all(CredentialRow(account_id=account_id, field=f, sealed=v) for f, v in sealed.items())
-        session.flush()
-        action = "set" if sealed else "drop"
-        self._record(recorded, "credentials", account_id, action, _named(before), _named(sealed), by, why)
+        if before:
+            session.exec(sa.delete(CredentialRow).where(col(CredentialRow.account_id) == account_id))
+        if sealed:
+            canary = self.canary()
+            if canary is None or {key_id_of(v) for v in sealed.values()} != {key_id_of(canary)}:
+                raise Conflict(
+                    "These credentials were sealed by another vault key than this registry's. Nothing was changed."
+                )
+            session.add_all(CredentialRow(account_id=account_id, field=f, sealed=v) for f, v in sealed.items())
+        if before or sealed:
+            action = "set" if sealed else "drop"
+            self._record(recorded, "credentials", account_id, action, _named(before), _named(sealed), by, why)
 
     def _require_credentials(self, session: Session, account_id: str) -> None:
         needs = select(ConnectionRow.kind).where(_owned_by(account_id), col(ConnectionRow.requires_auth))
@@ -649,8 +645,7 @@ class Registry:
             after=None if after is None else msgspec.json.encode(after).decode(),
         )
         recorded.session.add(row)
-        recorded.session.flush()
-        recorded.changes.append(change_of(row))
+        recorded.rows.append(row)
 
 
 def _row(session: Session, table: type[GroupRow], key: str) -> GroupRow:

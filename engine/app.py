@@ -14,7 +14,7 @@ import anyio
 import structlog
 
 from accounts.model import Account, Connection, Listener
-from accounts.registry import LiveRow, Registry
+from accounts.registry import Conflict, LiveRow, Registry
 from accounts.vault import Vault
 from engine import ledger as ledgers
 from engine.backfill import Backfill
@@ -138,6 +138,7 @@ class Engine:
             executor=self.executor,
             settings=config.backfill,
             rng=rng,
+            remember=self._remember_identity,
         )
         self.accounts = LiveAccounts(
             roster=self.roster,
@@ -285,6 +286,15 @@ class Engine:
             self.registry.mandates(),
         )
 
+    async def _remember_identity(self, account_id: str, venue_ref: str) -> None:
+        def remember() -> None:
+            try:
+                self.registry.set_venue_ref(account_id, venue_ref, by="engine", why="the venue told it")
+            except Conflict as error:
+                raise ValueError(str(error)) from None
+
+        await anyio.to_thread.run_sync(remember)
+
     def _enter(self, account: Account) -> None:
         account_id = account.account_id
         with self.ledger.read() as conn:
@@ -356,6 +366,8 @@ class Engine:
             self.backfill.live(connection.listener_id)
 
     def on_down(self, connection: Connection, last_heard_ms: int, reason: str) -> None:
+        if self._stopping.is_set():
+            reason = "the engine was stopped"
         self.executor.on_down(connection.connection_key, reason)
         if self._carries_facts(connection) and self.sync.desk(connection.listener_id) is not None:
             self.backfill.down(connection.listener_id, connection.connection_key, last_heard_ms, reason)

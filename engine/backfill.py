@@ -8,7 +8,7 @@ the transaction that marks the gap. An account that was never seen before is ope
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import cast
 
 import anyio
@@ -26,7 +26,7 @@ from engine.core.facts import (
     OrderStatus,
     PositionFact,
 )
-from engine.core.venue import ErrorClass, Identity, Priority, Read, VenueError
+from engine.core.venue import ErrorClass, Priority, Read, VenueError
 from engine.execute import Executor
 from engine.ledger import Ledger, LedgerDown, Source, books, gaps
 from engine.links import Links
@@ -41,6 +41,7 @@ CURSOR = "history"
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 _VERIFY_PAUSE_S = 1.0
 _VERIFY_ROUNDS = 3
+_INSTRUMENTS_LIMIT_S = 15.0
 _SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one for so long is no race of channels
 
 
@@ -75,7 +76,10 @@ class Backfill:
         executor: Executor,
         settings: Settings,
         rng: random.Random,
+        remember: Callable[[str, str], Awaitable[None]],
     ) -> None:
+        """`remember(account_id, venue_ref)` keeps who the venue says it is; ValueError: another account is the same."""
+        self._remember = remember
         self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
         self._http, self._roster, self._executor = http, roster, executor
         self._settings, self._rng = settings, rng
@@ -196,8 +200,11 @@ class Backfill:
                     await self._prove(account_id)
             except (VenueError, NoAnswer, NotProven, LedgerDown) as error:
                 if isinstance(error, VenueError) and error.error_class is ErrorClass.AUTH:
-                    self._roster.halted[account_id] = str(error)
+                    # No hot loop with a refused key: new credentials open the connection anew, and that reads again.
+                    self._roster.halted[account_id] = f"{error.code} {error.message}"
+                    self._sync.hold(account_id, f"credentials refused: {error.code} {error.message}")
                     log.error("credentials_refused", account=account_id, code=error.code, reason=error.message)
+                    break
                 delay_s = _RETRY_S[min(work.attempts, len(_RETRY_S) - 1)]
                 work.attempts += 1
                 log.warning("not_proven", account=account_id, error=str(error), retry_in_s=delay_s)
@@ -217,6 +224,8 @@ class Backfill:
         if desk is None or account_id not in self._roster.accounts:
             return
         started_ms = self._clock.now_ms()
+        await self._instruments(account_id)
+        await self._identify(account_id)
         if desk.lost:
             await self._rebuild(desk)
         capabilities = self._roster.venue(account_id).capabilities
@@ -266,7 +275,6 @@ class Backfill:
         """First sight: the venue's statement is the opening of the book."""
         account_id = desk.account_id
         asked_ms = self._clock.now_ms()
-        await self._identify(account_id)
         facts = await self._statement(account_id)
         positions = [f for f in facts if isinstance(f, PositionFact)]
         balances = [f for f in facts if isinstance(f, BalanceFact)]
@@ -276,6 +284,7 @@ class Backfill:
         log.info("account_opened", account=account_id, positions=len(positions), currencies=len(balances))
 
     async def _identify(self, account_id: str) -> None:
+        """Whose key it is and what it may do: asked each time, for both can change while nobody listens."""
         page = await self._http.read(
             self._roster.origin(account_id), self._roster.rest(account_id).identity(), priority=Priority.STATEMENT
         )
@@ -288,7 +297,33 @@ class Backfill:
                 "other-account",
                 f"the key belongs to {identity.venue_ref}, the registry says {account.venue_ref}: keys are swapped",
             )
-        _warn_of_rights(account_id, identity)
+        if identity.may_withdraw:
+            raise VenueError(
+                ErrorClass.AUTH,
+                "may-withdraw",
+                "this key may withdraw money: make one that may only read and trade",
+            )
+        if identity != self._roster.identities.get(account_id):
+            self._roster.identities[account_id] = identity
+            if not identity.may_trade:
+                log.warning("key_cannot_trade", account=account_id)
+            if not identity.address_bound:
+                log.warning("key_not_bound_to_address", account=account_id)
+        if not account.venue_ref:
+            try:
+                await self._remember(account_id, identity.venue_ref)
+            except ValueError as error:
+                raise VenueError(ErrorClass.AUTH, "same-login", str(error)) from None
+
+    async def _instruments(self, account_id: str) -> None:
+        """Nothing can be valued or looked up before the venue's instruments are read."""
+        account = self._roster.account(account_id)
+        catalogue = self._sync.catalogue(account.venue, account.environment)
+        deadline_s = self._clock.monotonic_s() + _INSTRUMENTS_LIMIT_S
+        while not len(catalogue):
+            if self._clock.monotonic_s() >= deadline_s:
+                raise NotProven("the venue's instruments are not read yet")
+            await self._clock.sleep(0.1)
 
     async def _read_history(self, desk: Desk, since_ms: int) -> _Reading:
         """Every read to its proven end; raises when one of them failed, and then nothing counts as read."""
@@ -431,16 +466,3 @@ def _differences(desk: Desk, statement: list[Fact]) -> list[str]:
         for instrument, side in sorted(stated.keys() | folded.keys())
         if stated.get((instrument, side), 0) != folded.get((instrument, side), 0)
     ]
-
-
-def _warn_of_rights(account_id: str, identity: Identity) -> None:
-    if identity.may_withdraw:
-        raise VenueError(
-            ErrorClass.AUTH,
-            "may-withdraw",
-            "this key may withdraw money: make one that may only read and trade",
-        )
-    if not identity.may_trade:
-        log.warning("key_cannot_trade", account=account_id)
-    if not identity.address_bound:
-        log.warning("key_not_bound_to_address", account=account_id)

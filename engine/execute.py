@@ -17,7 +17,6 @@ import structlog
 
 from accounts.model import Connection
 from engine.core.facts import AccountFact, OrderFact
-from engine.core.instruments import InstrumentKind
 from engine.core.limits import Recent
 from engine.core.orders import (
     EVENT_OF_STATUS,
@@ -111,7 +110,7 @@ class Executor:
         self._http, self._budgets, self._roster = http, budgets, roster
         self._send_timeout_s, self._rng, self._recheck = send_timeout_s, rng, recheck
         self._recent_ms = recent_ms
-        self._shapes: dict[tuple[str, str, type, int], tuple[list[RateRule], str]] = {}
+        self._shapes: dict[tuple[str, str, type, int], tuple[list[RateRule], str, int]] = {}
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
         self._plans: dict[str, Plan] = {}
         self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
@@ -379,21 +378,24 @@ class Executor:
     async def _make_room(self, commands: Sequence[tuple[str, str, Command]], priority: Priority) -> None:
         """Budget is taken before the claim, so that claims do not rot in a queue."""
         for account_id, batch in _by_account(commands, self._roster):
-            ask = self._limits(account_id, [command for _, command in batch])
-            if not self._budgets.try_take(ask, priority):
-                await self._budgets.take(ask, priority)
+            ask, units = self._limits(account_id, [command for _, command in batch])
+            if not self._budgets.try_take(ask, priority, units):
+                await self._budgets.take(ask, priority, units)
 
-    def _limits(self, account_id: str, commands: Sequence[Command]) -> rate.Ask:
+    def _limits(self, account_id: str, commands: Sequence[Command]) -> tuple[rate.Ask, int]:
         """What these commands count against; the venue's own description of the request says it, over either way."""
         venue = self._roster.venue(account_id)
         shape = (venue.name, commands[0].instrument.name, type(commands[0]), len(commands))
         known = self._shapes.get(shape)
         if known is None:
-            request = self._roster.rest(account_id).orders_request(commands)
+            try:
+                request = self._roster.rest(account_id).orders_request(commands)
+            except ValueError:
+                return [], 0  # the dialect will not say it: nothing is sent, so nothing is counted
             rules = {r.name: r for r in venue.rates}
-            known = self._shapes[shape] = ([rules[name] for name in request.rules], request.rule_key)
-        rules_of_shape, rule_key = known
-        return [rate.scope(rule, venue.name, account_id, rule_key) for rule in rules_of_shape]
+            known = self._shapes[shape] = ([rules[name] for name in request.rules], request.rule_key, request.units)
+        rules_of_shape, rule_key, units = known
+        return [rate.scope(rule, venue.name, account_id, rule_key) for rule in rules_of_shape], units
 
     def _expiry_ms(self, child: Child) -> int:
         """Until when the venue may still carry a request of now out, by the venue's clock."""
@@ -416,7 +418,7 @@ class Executor:
                 quantity=child.quantity,
                 price=child.price,
                 reduce_only=child.reduce_only,
-                margin_mode="cash" if instrument.kind is InstrumentKind.SPOT else "cross",
+                margin_mode=self._roster.margin_mode(child.account_id, instrument),
                 expires_at_ms=child.send_by_ms,
             )
             places.append((child.account_id, child.client_order_id, place))
@@ -444,7 +446,11 @@ class Executor:
             self._not_written(ids, commands, "its connection is down")
             return
         request_id = f"r{next(self._numbers)}"
-        frame = link.conversation.say(commands, request_id, now_ms)
+        try:
+            frame = link.conversation.say(commands, request_id, now_ms)
+        except ValueError as error:  # the dialect cannot say it without meaning something else
+            self._not_written(ids, commands, str(error))
+            return
         due_s = self._clock.monotonic_s() + self._send_timeout_s
         self._waiting[request_id] = waiting = _Waiting(commands, ids, link.connection.connection_key, due_s)
         try:
@@ -464,7 +470,12 @@ class Executor:
         now_ms = self._clock.now_ms()
         self._stamp_sent(ids, commands, now_ms)
         try:
-            response = await self._http.send(self._roster.origin(account_id), rest.orders_request(commands))
+            request = rest.orders_request(commands)
+        except ValueError as error:
+            self._not_written(ids, commands, str(error))
+            return
+        try:
+            response = await self._http.send(self._roster.origin(account_id), request)
             outcomes = rest.read_outcomes(commands, response)
         except NoAnswer as error:
             if not error.written:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from accounts.model import Account, AccountState, Connection, Credentials, Group, Listener, Mandate
 from engine.config import VenueSettings
-from engine.core.venue import Catalogue, Rest, Transport, Venue
+from engine.core.instruments import Instrument, InstrumentKind
+from engine.core.venue import Catalogue, Identity, Rest, Transport, Venue
 from engine.wire.http import Origin
 
 
@@ -36,6 +37,7 @@ class Roster:
         self.connections: list[Connection] = []
         self.groups: dict[str, Group] = {}
         self.mandates: dict[str, Mandate] = {}
+        self.identities: dict[str, Identity] = {}  # what the venue last said of each account's key
         self.halted: dict[str, str] = {}  # account_id -> why it takes no part until a person has seen to it
 
     def fill(
@@ -80,6 +82,12 @@ class Roster:
         if known is None:
             known = self._credentials[account_id] = self._open(account_id)
         return known
+
+    def margin_mode(self, account_id: str, instrument: Instrument) -> str:
+        if instrument.kind is not InstrumentKind.SPOT:
+            return "cross"
+        identity = self.identities.get(account_id)
+        return "cash" if identity is None else identity.spot_margin_mode
 
     def catalogue(self, account_id: str) -> Catalogue:
         account = self.account(account_id)

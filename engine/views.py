@@ -20,6 +20,8 @@ from engine.sync import Sync
 from scheduler.clock import Clock
 
 _ZERO = Decimal(0)
+_HEDGED = "it holds long and short side by side (hedge mode); orders go to net positions only"
+_READ_ONLY = "its key may read but not trade"
 
 
 class LiveAccount:
@@ -42,7 +44,10 @@ class LiveAccount:
 
     @property
     def halted(self) -> str:
-        return ""
+        identity = self._office.roster.identities.get(self.account.account_id)
+        if identity is None:
+            return ""
+        return _HEDGED if identity.hedged else "" if identity.may_trade else _READ_ONLY
 
     @property
     def credentials_refused(self) -> str:

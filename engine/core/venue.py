@@ -148,6 +148,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     address_bound: bool  # the key is tied to a list of IP addresses
     account_mode: str = ""
     hedged: bool = False  # long and short positions side by side: orders need a position side
+    spot_margin_mode: str = "cash"  # how a spot order is paid in an account of this mode
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):

@@ -183,12 +183,10 @@ class Link:
         before = self._life.phase
         action = self._step(signal, self._house.clock.monotonic_s())
         after = self._life.phase
-        if after is not before:
-            log.debug("link", connection=self.connection.connection_key, before=before, after=after, on=signal)
-            if after in (Phase.IDLE, Phase.HALTED):
-                for scope in self._scopes:
-                    scope.cancel()
-                return action
+        if after is not before and after in (Phase.IDLE, Phase.HALTED):
+            for scope in self._scopes:  # whoever holds a socket says goodbye on its way out
+                scope.cancel()
+            return action
         match action:
             case Action.OPEN | Action.REPLACE:
                 self._tasks.start_soon(self._hold)
@@ -282,6 +280,7 @@ class Link:
             return error, str(error)
         except Closed as error:
             assert session.conversation is not None, "only what was open can be closed"
+            session.socket = None  # nobody is left to say goodbye to
             said = session.conversation.closed(error.code, error.reason)
             if said is not None and said.notice is Notice.AUTH_REFUSED:
                 return _CredentialsRefused(said.code, said.detail), str(error)

@@ -306,6 +306,7 @@ def _read_identity(data: bytes | msgspec.Raw) -> Page:
         may_withdraw="withdraw" in permissions,
         address_bound=bool(config.ip),
         account_mode=_ACCOUNT_MODES.get(config.acctLv, config.acctLv),
+        spot_margin_mode="cross" if config.acctLv in ("3", "4") else "cash",  # §5.3
         hedged=config.posMode == "long_short_mode",
     )
     return Page(identity=identity)
