@@ -117,30 +117,28 @@ class OkxRest:
 
     def orders(self, since_ms: int, now_ms: int) -> Sequence[Read]:
         """The near history alone shows unfilled cancelled orders (2 h), so the archive is only ever read beside it."""
-        begin = str(since_ms)
+        span = _span(since_ms, now_ms)
         walks = [
-            _walk("trade/orders-history", "orders-history", _read_orders, instType=t, begin=begin) for t in _ORDER_TYPES
+            _walk("trade/orders-history", "orders-history", _read_orders, instType=t, **span) for t in _ORDER_TYPES
         ]
         if now_ms - since_ms > _NEAR_MS:
             archive = "trade/orders-history-archive"
-            walks += [
-                _walk(archive, "orders-history-archive", _read_orders, instType=t, begin=begin) for t in _ORDER_TYPES
-            ]
+            walks += [_walk(archive, "orders-history-archive", _read_orders, instType=t, **span) for t in _ORDER_TYPES]
         return walks
 
     def fills(self, since_ms: int, now_ms: int) -> Sequence[Read]:
         """`trade/fills` is the fresher one, so it is read also where the gap is older than its three days."""
-        begin = str(since_ms)
-        walks = [_fill_walk("trade/fills", "fills", begin=begin)]
+        span = _span(since_ms, now_ms)
+        walks = [_fill_walk("trade/fills", "fills", **span)]
         if now_ms - since_ms > _FILLS_MS:
-            walks += [_fill_walk("trade/fills-history", "fills-history", instType=t, begin=begin) for t in _ORDER_TYPES]
+            walks += [_fill_walk("trade/fills-history", "fills-history", instType=t, **span) for t in _ORDER_TYPES]
         return walks
 
     def cash(self, since_ms: int, now_ms: int) -> Sequence[Read]:
-        begin = str(since_ms)
-        walks = [_walk("account/bills", "bills", _read_bills, begin=begin)]
+        span = _span(since_ms, now_ms)
+        walks = [_walk("account/bills", "bills", _read_bills, **span)]
         if now_ms - since_ms > _NEAR_MS:
-            walks.append(_walk("account/bills-archive", "bills-archive", _read_bills, begin=begin))
+            walks.append(_walk("account/bills-archive", "bills-archive", _read_bills, **span))
         return walks
 
     # ---- Orders over HTTP
@@ -220,6 +218,12 @@ def _cannot_read(request: Request, error: Exception) -> VenueError:
     """A row left out would make an incomplete answer look whole, so one unreadable row fails the read."""
     path = request.path.partition("?")[0]
     return VenueError(ErrorClass.REFUSED, "unreadable", f"{path}: {type(error).__name__}: {error}"[:300])
+
+
+def _span(since_ms: int, now_ms: int) -> dict[str, str]:
+    """From `since_ms` on, told with an end as well, well past now: with a `begin` alone the first page would hold the
+    rows closest to it (§6.2), and a walk from there backwards would miss all that came later."""
+    return {"begin": str(since_ms), "end": str(now_ms + _DAY_MS)}
 
 
 Tell = Callable[[bytes | msgspec.Raw], tuple[Sequence[Fact], int, str]]
