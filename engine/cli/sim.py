@@ -24,7 +24,16 @@ def sim(
 ) -> None:
     """Play a venue on 127.0.0.1: accounts with keys, real matching, a price path from the seed, faults on command.
 
-    Prints where it listens and each account's keys once it is ready, then runs until SIGTERM or Ctrl-C.
+    Prints where it listens and each account's keys once it is ready, then runs until SIGTERM or Ctrl-C. The address
+    called control takes faults and tells the venue's own truth (docs/how-to/simulator.md).
+
+    [bold]Exit codes[/bold]: 0 stopped on request, 3 it could not start.
+
+    [bold]Examples[/bold]
+
+      unisono sim --accounts 3
+
+      unisono sim --venue okx --accounts 20 --seed 7 --json
     """
     if venue not in playable():
         fail(f"{venue} cannot be played; there is: {', '.join(playable())}. Nothing was started.")

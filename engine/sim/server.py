@@ -72,6 +72,10 @@ class Running:
             connection = self._connections.get(outgoing.session)
             if connection is not None:
                 self._carry(outgoing, connection)
+            elif outgoing.sent is Sent.CLOSE:
+                # Accepted, and then its handshake was never finished.
+                self._accepted = {c: s for c, s in self._accepted.items() if s is not outgoing.session}
+                self.world.gone(outgoing.session)
 
     def _carry(self, outgoing: Outgoing, connection: ServerConnection) -> None:
         match outgoing.sent:
