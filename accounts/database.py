@@ -36,6 +36,10 @@ class SchemaMissing(RegistryError):
     """The registry's tables are not there, or older than this version needs."""
 
 
+class SchemaOld(RegistryError):
+    """An older version of unisono has written this database; starting the engine upgrades it."""
+
+
 class SchemaTooNew(RegistryError):
     """A newer version of unisono has written this database."""
 
@@ -60,7 +64,7 @@ class Database:
             alembic.command.upgrade(config, "head")
 
     def check(self) -> None:
-        """Raises SchemaMissing or SchemaTooNew unless the schema is exactly this version's."""
+        """Raises SchemaMissing, SchemaOld or SchemaTooNew unless the schema is exactly this version's."""
         if (path := _sqlite_file(self.url)) is not None and not path.exists():
             raise SchemaMissing(f"There is no registry at {path}. Make one with: unisono init")
         with self.reads() as session:
@@ -69,7 +73,7 @@ class Database:
             if found is None:
                 raise SchemaMissing("The database holds no registry. Make one with: unisono init")
             if found != ScriptDirectory.from_config(config).get_current_head():
-                raise SchemaMissing(
+                raise SchemaOld(
                     f"The registry has schema {found}, older than this version of unisono. Nothing was changed. "
                     "Stop the engine and start this version of it: it upgrades the database."
                 )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import structlog
 
+from accounts.database import SchemaOld
 from accounts.model import Account, Connection, Listener
 from accounts.registry import Conflict, LiveRow, Registry
-from accounts.vault import Vault
+from accounts.vault import Vault, VaultError
 from engine import ledger as ledgers
 from engine.backfill import Backfill
 from engine.config import Config
@@ -67,14 +69,16 @@ class Engine:
         self._beat_at_s = clock.monotonic_s()
         self._group: anyio.abc.TaskGroup | None = None
 
-        self.ownership = ledgers.own(config.database.url)
-        self.registry = Registry(config.database.url)
-        self.registry.upgrade()
-        ledgers.upgrade(config.database.url)
         self.vault = Vault.from_file(config.vault.key_file)
+        self.registry = Registry(config.database.url)
+        with suppress(SchemaOld):  # upgraded below, once the database is ours
+            self.registry.check()
         canary = self.registry.canary()
-        if canary is not None:
-            self.vault.check(canary)
+        if canary is None:
+            raise VaultError("This registry has no vault key yet. Make both with: unisono init.")
+        self.vault.check(canary)
+        self.ownership = ledgers.own(config.database.url)
+        self.registry.upgrade()
         self.ledger = Ledger.open(config.database.url, config.ledger, clock)
         self.sync = Sync(self.ledger, hold_limit=config.backfill.hold_limit)
         self.roster = Roster(venues, config.venues, self.sync.catalogue, self._open_credentials)
@@ -192,8 +196,6 @@ class Engine:
 
     async def run(self) -> None:
         """Until `stop`; raises what makes going on impossible."""
-        if self.registry.canary() is None:
-            log.warning("vault_not_sealed", next="unisono init seals a canary, so that a wrong key is found")
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -317,6 +319,8 @@ class Engine:
         if await anyio.to_thread.run_sync(self.registry.change_counter) == known:
             return
         changes = [c for c in self.registry.changes(limit=10_000) if c.change_id > known]
+        if any(c.kind == "vault" for c in changes):  # the keys were sealed anew
+            self.vault = Vault.from_file(self._config.vault.key_file)
         changed = self._fill_roster()
         active = {a.account_id for a in self.roster.active()}
         for account_id in changed:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import sqlalchemy as sa
 import typer
 
-from accounts.registry import Registry
-from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, fail, read_config, show
+from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, fail, ledger_of, read_config, registry_of, show
+from engine.config import Config
 from engine.core.book import Book
 from engine.core.instruments import Instrument
-from engine.ledger import books, questions, reader
+from engine.ledger import books, questions
 from engine.reports.tables import (
     BalanceRow,
     FillRow,
@@ -129,24 +130,23 @@ def balances(account: AccountOption = "", config: ConfigOption = CONFIG_DEFAULT,
 
 
 @contextmanager
-def _ledger(config: Any, account: str) -> Iterator[sa.Connection]:
-    url = read_config(config).database.url
-    if account:
-        _known(url, account)
-    with reader(url) as conn:
+def _ledger(path: Path, account: str) -> Iterator[sa.Connection]:
+    settings = read_config(path)
+    _known(settings, account)
+    with ledger_of(settings) as conn:
         yield conn
 
 
-def _books(config: Any, account: str) -> list[Book]:
-    url = read_config(config).database.url
-    ids = _known(url, account)
-    with reader(url) as conn:
+def _books(path: Path, account: str) -> list[Book]:
+    settings = read_config(path)
+    ids = _known(settings, account)
+    with ledger_of(settings) as conn:
         return [books.load(conn, account_id, _unknown) for account_id in ids]
 
 
-def _known(url: str, account: str) -> list[str]:
+def _known(settings: Config, account: str) -> list[str]:
     """The accounts asked for; a name that is not in the registry is an error and not an empty table."""
-    with Registry(url) as registry:
+    with registry_of(settings) as registry:
         ids = [a.account_id for a in registry.accounts()]
     if account and account not in ids:
         fail(f"there is no account {account}. List them with: unisono accounts list")

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import msgspec
+import sqlalchemy as sa
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from accounts.registry import Registry, RegistryError
 from engine import config as configuration
 from engine.cli.exits import Exit
+from engine.ledger import reader
 from engine.venues import venues
 
 _WIDE = None if sys.stdout.isatty() else 160  # a pipe or a file has no width: tables are not cut there
@@ -75,3 +78,25 @@ def plain_errors(*expected: type[Exception], code: Exit = Exit.ERROR) -> Iterato
         yield
     except expected as error:
         fail(str(error), code)
+
+
+@contextmanager
+def ledger_of(settings: configuration.Config) -> Iterator[sa.Connection]:
+    """The ledger to read from, with or without an engine; a database that has none becomes one sentence."""
+    file = settings.database.url.removeprefix("sqlite:///")
+    if file != settings.database.url and not Path(file).exists():
+        fail(f"there is no database at {file}. Make one with: unisono init")
+    try:
+        with reader(settings.database.url, busy_timeout_s=settings.ledger.busy_timeout_s) as connection:
+            yield connection
+    except sa.exc.SQLAlchemyError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        fail(f"the ledger cannot be read ({reason}). Make one with: unisono init, and start: unisono run")
+
+
+@contextmanager
+def registry_of(settings: configuration.Config) -> Iterator[Registry]:
+    """The registry to read from; what it refuses becomes one sentence."""
+    with plain_errors(RegistryError), Registry(settings.database.url) as registry:
+        registry.check()
+        yield registry

@@ -14,6 +14,7 @@ from engine.cli.context import (
     JsonOption,
     console,
     fail,
+    ledger_of,
     plain_errors,
     print_json,
     read_config,
@@ -21,7 +22,7 @@ from engine.cli.context import (
 )
 from engine.cli.exits import Exit
 from engine.control.client import Control, ControlError, NoEngine
-from engine.ledger import kills, reader
+from engine.ledger import kills
 
 app = typer.Typer(
     name="kill",
@@ -93,7 +94,7 @@ def status(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -
         with Control(settings.control.socket) as control:
             told = control.get("/kill")
     except NoEngine:
-        with reader(settings.database.url) as conn:
+        with ledger_of(settings) as conn:
             told = {"switches": [_plain(k) for k in kills.switched_on(conn)], "accounts": []}
     _print(told, as_json)
     raise typer.Exit(int(Exit.FINDINGS if told["switches"] else Exit.OK))

@@ -6,15 +6,28 @@ import time
 from typing import Annotated
 
 import typer
+from rich.live import Live
 
-from accounts.registry import Registry
 from engine.cli.books import AccountOption
-from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, console, fail, plain_errors, read_config, show
+from engine.cli.context import (
+    CONFIG_DEFAULT,
+    ConfigOption,
+    JsonOption,
+    console,
+    fail,
+    ledger_of,
+    plain_errors,
+    read_config,
+    registry_of,
+    show,
+)
 from engine.cli.exits import Exit
+from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
+from engine.core.venue import Transport
 from engine.ledger import gaps as store
-from engine.ledger import reader
 from engine.reports.tables import connections_table, gaps_table
+from engine.venues import venues
 
 
 def connections(
@@ -29,10 +42,8 @@ def connections(
       unisono connections
       unisono connections --watch
     """
-    from rich.live import Live
-
     settings = read_config(config)
-    found, running = _connections(settings.control.socket, settings.database.url)
+    found, running = _connections(settings)
     if not watch or as_json:
         if not running and not as_json:
             console.print("[yellow]no engine is running: this is how the connections last were[/yellow]")
@@ -42,7 +53,7 @@ def connections(
         with Live(connections_table(found, now_ms=_now_ms()), console=console, refresh_per_second=4) as live:
             while True:
                 time.sleep(0.5)
-                found, _ = _connections(settings.control.socket, settings.database.url)
+                found, _ = _connections(settings)
                 live.update(connections_table(found, now_ms=_now_ms()))
     except KeyboardInterrupt:
         return
@@ -61,7 +72,7 @@ def gaps(
       unisono gaps
       unisono gaps --all --account okx-007
     """
-    with reader(read_config(config).database.url) as conn:
+    with ledger_of(read_config(config)) as conn:
         found = store.find(conn, account or None) if all_states else store.unproven(conn, account or None)
     show(found, as_json, lambda: gaps_table(found, now_ms=_now_ms()))
     if any(gap.state is not store.GapState.PROVEN for gap in found):
@@ -87,16 +98,19 @@ def backfill(
     show(told, as_json, lambda: f"reading back {len(told['accounts'])} accounts; watch with: unisono gaps --all")
 
 
-def _connections(socket: str, url: str) -> tuple[list[object], bool]:
+def _connections(settings: Config) -> tuple[list[object], bool]:
+    """As they are, or without an engine as they last were; and whether one is running."""
     try:
-        with Control(socket) as control:
+        with Control(settings.control.socket) as control:
             return list(control.get("/connections")), True
     except NoEngine:
         pass
-    with Registry(url) as registry:
+    with registry_of(settings) as registry:
         live = {row.connection_key: row for row in registry.live()}
         found: list[object] = []
         for connection in registry.wanted():
+            if venues()[connection.venue].endpoint(connection.kind).transport is Transport.HTTP:
+                continue
             row = live.get(connection.connection_key)
             found.append(
                 {

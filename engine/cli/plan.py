@@ -20,6 +20,7 @@ from engine.cli.context import (
     console,
     errors,
     fail,
+    ledger_of,
     print_json,
     read_config,
     who,
@@ -33,7 +34,6 @@ from engine.core.limits import plain
 from engine.core.orders import OrderType
 from engine.core.plans import Child, Leg, Method, Plan, Residual
 from engine.ledger import plans as stored
-from engine.ledger import reader
 from engine.reports.plans import leg_sentence, money, orders_table, plans_table, preview_table, read_plan
 
 app = typer.Typer(
@@ -275,7 +275,7 @@ def list_plans(
       unisono plan list --all --json
     """
     settings = read_config(config)
-    with reader(settings.database.url) as conn:
+    with ledger_of(settings) as conn:
         plans = stored.load_plans(conn, ended=None if every else False)
     plans = sorted(plans, key=lambda plan: (plan.created_at_ms, plan.plan_id), reverse=True)
     if as_json:
@@ -369,7 +369,7 @@ def _engine(settings: Config) -> Iterator[Control]:
 
 
 def _load(settings: Config, plan_id: str) -> tuple[Plan, list[Child]]:
-    with reader(settings.database.url) as conn:
+    with ledger_of(settings) as conn:
         plan = stored.load_plan(conn, plan_id)
         if plan is None:
             fail(f"there is no plan {plan_id}. List them with: unisono plan list --all")

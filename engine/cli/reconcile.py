@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import sqlalchemy as sa
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, console, errors, fail, print_json, read_config
+from engine.cli.context import (
+    CONFIG_DEFAULT,
+    ConfigOption,
+    JsonOption,
+    console,
+    errors,
+    fail,
+    ledger_of,
+    print_json,
+    read_config,
+)
 from engine.cli.exits import Exit
 from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
 from engine.core.runs import Run, Verdict, complaints, difference, from_json, to_json
-from engine.ledger import reader, runs
+from engine.ledger import runs
 from engine.reports.page import page
 from engine.reports.terminal import changes, runs_table, terminal
 
@@ -67,7 +74,7 @@ def list_runs(
 
     Example: unisono reconcile list --limit 5
     """
-    with _ledger(read_config(config)) as connection:
+    with ledger_of(read_config(config)) as connection:
         found = runs.newest(connection, limit)
     if json:
         print_json(found)
@@ -211,7 +218,7 @@ def _asked(settings: Config, accounts: list[str], *, quiet: bool) -> str:
 
 def _document(settings: Config, run_id: str) -> bytes:
     """A kept run's own bytes."""
-    with _ledger(settings) as connection:
+    with ledger_of(settings) as connection:
         wanted = runs.latest_id(connection) if run_id == "latest" else run_id
         document = runs.document(connection, wanted) if wanted else None
     if document is None:
@@ -224,13 +231,3 @@ def _run(settings: Config, run_id: str) -> Run:
         return from_json(_document(settings, run_id))
     except msgspec.DecodeError as error:
         fail(f"run {run_id} cannot be read any more ({error}). See: unisono reconcile verify {run_id}")
-
-
-@contextmanager
-def _ledger(settings: Config) -> Iterator[sa.Connection]:
-    try:
-        with reader(settings.database.url, busy_timeout_s=settings.ledger.busy_timeout_s) as connection:
-            yield connection
-    except sa.exc.SQLAlchemyError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        fail(f"the ledger cannot be read ({reason}). Make one with: unisono init, and start: unisono run")

@@ -7,6 +7,7 @@ import signal
 
 import anyio
 
+from accounts.registry import RegistryError
 from accounts.vault import VaultError
 from engine.app import Engine
 from engine.cli import logs
@@ -41,8 +42,8 @@ def run(config: ConfigOption = CONFIG_DEFAULT) -> None:
         fail(f"{error} The engine was not started and nothing was sent.", Exit.VAULT)
     except AlreadyOwned as error:
         fail(f"{error} The engine was not started and nothing was sent.", Exit.LOCKED)
-    except SchemaTooNew as error:
-        fail(f"{error} The engine was not started; install the newer version of unisono.")
+    except (RegistryError, SchemaTooNew) as error:
+        fail(f"{error} The engine was not started.")
 
 
 async def _run(settings: Config) -> None:

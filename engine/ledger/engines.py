@@ -53,13 +53,15 @@ def _engine(url: str, *, busy_timeout_s: float, begin: str, read_only: bool) -> 
         return sa.create_engine(
             parsed,
             **pool,
+            hide_parameters=True,  # an error's text goes into logs
             pool_pre_ping=read_only,
             isolation_level="REPEATABLE READ" if read_only else "READ COMMITTED",
             connect_args={"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": options},
         )
     assert parsed.database is not None
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed, **pool, connect_args={"timeout": busy_timeout_s, "check_same_thread": False})
+    arguments = {"timeout": busy_timeout_s, "check_same_thread": False}
+    engine = sa.create_engine(parsed, **pool, hide_parameters=True, connect_args=arguments)
 
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # no BEGIN of its own

@@ -19,6 +19,7 @@ log = structlog.get_logger("ledger")
 _encode = msgspec.json.Encoder().encode
 _FIXED = frozenset({"child_id", "plan_id", "account_id", "leg", "attempt", "client_order_id", "instrument", "side"})
 _CHANGING = [name for name in Child.__struct_fields__ if name not in _FIXED]
+_PLACE = "place"
 _CLAIMED = (OrderState.PLANNED.value, OrderState.SENDING.value)
 _CHUNK = 500  # ids in one question
 
@@ -65,16 +66,21 @@ def save_plan(connection: sa.Connection, one: Plan, was: PlanState | None, now_m
 
 
 def load_plan(connection: sa.Connection, plan_id: str) -> Plan | None:
-    body = connection.scalar(sa.select(plan.c.body).where(plan.c.plan_id == plan_id))
-    return None if body is None else msgspec.json.decode(body, type=Plan)
+    found = connection.execute(sa.select(plan.c.state, plan.c.body).where(plan.c.plan_id == plan_id)).one_or_none()
+    return None if found is None else _plan(*found)
 
 
 def load_plans(connection: sa.Connection, *, ended: bool | None = None, limit: int = 10_000) -> list[Plan]:
     """The newest first; `ended`: only those that have ended, or that have not."""
-    query = sa.select(plan.c.body).order_by(plan.c.created_at_ms.desc(), plan.c.plan_id).limit(limit)
+    query = sa.select(plan.c.state, plan.c.body).order_by(plan.c.created_at_ms.desc(), plan.c.plan_id).limit(limit)
     if ended is not None:
         query = query.where(plan.c.state.in_([s.value for s in PlanState if s.ended is ended]))
-    return [msgspec.json.decode(body, type=Plan) for body in connection.scalars(query)]
+    return [_plan(*row) for row in connection.execute(query)]
+
+
+def _plan(state: str, body: str) -> Plan:
+    """The state stands in its column: a claim moves it without writing a large plan once more."""
+    return msgspec.structs.replace(msgspec.json.decode(body, type=Plan), state=PlanState(state))
 
 
 # ---- children
@@ -116,30 +122,48 @@ def claim(
     """The durable claim before the first byte: the plan goes from APPROVED to EXECUTING, its children from PLANNED
     to SENDING under `token`, and an intent is written for each.
 
-    `children` are as they will be (SENDING, with the token). Returns the ids of those that were claimed: nothing
-    else may be sent. None are when the plan is not APPROVED any more.
+    `children` are as they will be (SENDING, with the token); `token` is new. Returns the ids of those that were
+    claimed: nothing else may be sent. None are when the plan is not APPROVED any more.
+
+    Whole sets are changed by one statement each: this commit stands between the manager and the first frame.
     """
     assert all(c.state is OrderState.SENDING and c.claim_token == token for c in children), "claimed under this token"
-    if not save_plan(connection, one, PlanState.APPROVED, now_ms):
+    approved = sa.and_(plan.c.plan_id == one.plan_id, plan.c.state == PlanState.APPROVED.value)
+    executing = {"state": PlanState.EXECUTING.value, "updated_at_ms": now_ms}
+    if connection.execute(sa.update(plan).where(approved).values(executing)).rowcount != 1:
         return []
-    taken = rows.change(
-        connection,
-        _CLAIM,
-        [{"token": token, "send_by": c.send_by_ms, "now": now_ms, "id": c.child_id} for c in children],
-    )
-    if taken != len(children):
-        mine = sa.select(child.c.child_id).where(child.c.plan_id == one.plan_id, child.c.claim_token == token)
-        claimed = set(connection.scalars(mine))
-        children = [c for c in children if c.child_id in claimed]
-    _write_intents(connection, "place", [(c.client_order_id, c, _encode(c)) for c in children], now_ms)
-    _log_events(connection, [(c.child_id, now_ms, OrderEvent.CLAIM.value, *_CLAIMED, "") for c in children])
-    audit.add(connection, now_ms, by, "execute", one.plan_id, PlanState.APPROVED.value, f"{len(children)} orders")
-    return [c.child_id for c in children]
+    of_plan = child.c.plan_id == one.plan_id
+    still_planned = sa.and_(of_plan, child.c.state == OrderState.PLANNED.value)
+    planned = set(connection.scalars(sa.select(child.c.child_id).where(still_planned)).all())
+    deadlines: dict[int, set[str]] = {}
+    for c in children:
+        deadlines.setdefault(c.send_by_ms, set()).add(c.child_id)
+    taken = 0
+    for send_by_ms, ids in deadlines.items():
+        others = planned - ids
+        chosen = child.c.child_id.not_in(others) if len(others) < len(ids) else child.c.child_id.in_(ids)
+        sending = {"state": OrderState.SENDING.value, "claim_token": token, "send_by_ms": send_by_ms}
+        moved = sa.update(child).where(still_planned, chosen).values(**sending, updated_at_ms=now_ms)
+        taken += connection.execute(moved).rowcount
+        planned = others
+    claimed = sa.and_(of_plan, child.c.claim_token == token)
+    _write_claims(connection, claimed, now_ms)
+    audit.add(connection, now_ms, by, "execute", one.plan_id, PlanState.APPROVED.value, f"{taken} orders")
+    if taken == len(children):
+        return [c.child_id for c in children]
+    return list(connection.scalars(sa.select(child.c.child_id).where(claimed)))
 
 
 def record_amends(connection: sa.Connection, amends: Sequence[tuple[Child, Amend]], now_ms: int) -> None:
     """Durable before an amendment is sent."""
-    _write_intents(connection, "amend", [(a.amend_id, c, _encode(a)) for c, a in amends], now_ms)
+    rows.put(
+        connection,
+        intent,
+        [
+            (a.amend_id, c.child_id, c.account_id, "amend", c.claim_token, now_ms, c.send_by_ms, _encode(a).decode())
+            for c, a in amends
+        ],
+    )
     _log_events(
         connection,
         [(c.child_id, now_ms, "amend_requested", c.state.value, c.state.value, a.amend_id) for c, a in amends],
@@ -184,22 +208,30 @@ def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list
 
 
 def child_events(connection: sa.Connection, child_id: str) -> list[ChildEvent]:
-    """A child's life, in order."""
-    query = sa.select(child_event).where(child_event.c.child_id == child_id).order_by(child_event.c.id)
-    return [ChildEvent(*row[1:]) for row in connection.execute(query)]
+    """A child's life, in order. It begins with its claim, whose line is the intent itself."""
+    claim_of = sa.select(intent.c.claimed_at_ms).where(intent.c.child_id == child_id, intent.c.kind == _PLACE)
+    steps = sa.select(child_event).where(child_event.c.child_id == child_id).order_by(child_event.c.id)
+    return [
+        *(ChildEvent(child_id, at_ms, OrderEvent.CLAIM.value, *_CLAIMED, "") for at_ms in connection.scalars(claim_of)),
+        *(ChildEvent(*row[1:]) for row in connection.execute(steps)),
+    ]
 
 
-def _write_intents(
-    connection: sa.Connection, kind: str, intents: Iterable[tuple[str, Child, bytes]], now_ms: int
-) -> None:
-    rows.put(
-        connection,
-        intent,
-        [
-            (intent_id, c.child_id, c.account_id, kind, c.claim_token, now_ms, c.send_by_ms, body.decode())
-            for intent_id, c, body in intents
-        ],
+def _write_claims(connection: sa.Connection, claimed: sa.ColumnElement[bool], now_ms: int) -> None:
+    """An intent of each claimed child, made of it by the database; its body says what an amendment may change later."""
+    quantity, price = (sa.type_coerce(column, sa.Text) for column in (child.c.quantity, child.c.price))
+    body = sa.literal('{"quantity":"') + quantity + '","price":' + sa.func.coalesce('"' + price + '"', "null") + "}"
+    made = sa.select(
+        child.c.client_order_id,
+        child.c.child_id,
+        child.c.account_id,
+        sa.literal(_PLACE),
+        child.c.claim_token,
+        sa.literal(now_ms),
+        child.c.send_by_ms,
+        body,
     )
+    connection.execute(sa.insert(intent).from_select(rows.columns(intent), made.where(claimed)))
 
 
 def _log_events(connection: sa.Connection, events: Sequence[tuple[str, int, str, str, str, str]]) -> None:
@@ -223,17 +255,6 @@ def _as_set(change: Change) -> dict[str, Any]:
         "was_token": change.before.claim_token,
     }
 
-
-_CLAIM = (
-    sa.update(child)
-    .where(child.c.child_id == sa.bindparam("id"), child.c.state == OrderState.PLANNED.value)
-    .values(
-        state=OrderState.SENDING.value,
-        claim_token=sa.bindparam("token"),
-        send_by_ms=sa.bindparam("send_by"),
-        updated_at_ms=sa.bindparam("now"),
-    )
-)
 
 _SET = (
     sa.update(child)

@@ -72,7 +72,9 @@ def upsert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]
 def _insert(dialect_name: str, table: sa.Table, once: bool, together: int) -> str:
     insert, dialect = _COMPILERS[dialect_name]
     names = columns(table)
-    values = [{name: sa.bindparam(f"{name}_{number}") for name in names} for number in range(together)]
+    values: list[dict[str, Any]] = [
+        {name: sa.bindparam(f"{name}_{number}") for name in names} for number in range(together)
+    ]
     statement = insert(table).values(values).inline()  # nobody asks which number a row got
     if once:
         statement = statement.on_conflict_do_nothing()
