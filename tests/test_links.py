@@ -647,6 +647,36 @@ async def test_a_mute_link_is_told_down_since_its_most_silent_channel_and_replac
     assert live.sockets[0].ended == "closed"
 
 
+async def test_a_mute_link_that_is_then_cut_is_told_down_once(live: World) -> None:
+    live.greets = False
+    live.links.mark_mute("a-private", "why")
+    await settle()
+    live.sockets[0].cut()
+    await settle()
+    assert len(live.told.named("down")) == 1
+    assert live.link().phase is Phase.OPENING
+
+
+async def test_a_socket_that_was_replaced_already_is_not_replaced_again(live: World) -> None:
+    live.sockets[0].says("closing_soon")
+    await settle()
+    assert live.link().live
+    live.sockets[0].says("closing_soon", "channel_lost orders")
+    await live.seconds(10)
+    assert len(live.sockets) == 2
+    assert live.told.named("down") == []
+
+
+async def test_a_replacement_whose_key_is_refused_halts_and_closes_both(live: World) -> None:
+    live.greets = False
+    live.sockets[0].says("closing_soon")
+    await settle()
+    live.sockets[1].says("auth_refused deleted")
+    await settle()
+    assert [line[0] for line in live.told.named("down", "halted")] == ["down", "halted"]
+    assert [s.ended for s in live.sockets] == ["closed", "closed"]
+
+
 async def test_a_lost_channel_makes_the_link_mute(live: World) -> None:
     live.sockets[0].says("channel_lost orders")
     await settle()
@@ -659,13 +689,14 @@ async def test_a_lost_channel_makes_the_link_mute(live: World) -> None:
 async def test_an_edit_touches_only_its_own_connection(world: World) -> None:
     await world.wants(private("a"), private("b"), private("c"))
     world.told.lines.clear()
+    edited_ms = world.clock.now_ms()
     await world.wants(private("a"), private("b", url="ws://127.0.0.1/new"), private("d"))
     await world.seconds(1)
     ended = [s.ended for s in world.sockets[:3]]
     assert ended == ["", "closed", "closed"]
     assert [s.url for s in world.sockets[3:]] == ["ws://127.0.0.1/new", private().url]
-    told = [line[:2] for line in world.told.named("down", "live")]
-    assert told == [("down", "b"), ("down", "c"), ("live", "b"), ("live", "d")]
+    told = [line[:3] for line in world.told.named("down", "live")]
+    assert told == [("down", "b", edited_ms), ("down", "c", edited_ms), ("live", "b", edited_ms), ("live", "d", None)]
     assert all(line[3] == "closed on purpose" for line in world.told.named("down"))
     assert world.links.of_listener("c", "private") is None
 

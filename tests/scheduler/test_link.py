@@ -182,6 +182,21 @@ def test_waiting_for_a_turn_to_open_is_no_hanging() -> None:
     assert life.link.phase is P.OPENING
 
 
+def test_a_stable_link_forgets_its_failed_tries_also_for_its_replacements() -> None:
+    life = live(for_s=5)
+    life.after(1.0, S.CLOSED)
+    life.after(1.0, S.TICK, S.OPENED, S.READY)
+    assert life.link.attempts == 1
+    for _ in range(60):
+        life.after(1.0, S.HEARD, S.TICK)
+    assert life.link.attempts == 0
+    for attempts in (1, 2, 3):
+        life.on(*(S.CLOSING_SOON,) if attempts == 1 else (S.TICK,))
+        life.on(S.FAILED)
+        life.after(5.0, S.HEARD)
+        assert life.link.attempts == attempts
+
+
 # ---- refused, temporary, unwanted
 
 
@@ -202,7 +217,7 @@ def test_the_pulse_leaves_a_temporary_link_alone() -> None:
     life = live(keep_alive=False)
     for _ in range(100):
         life.after(1.0, S.TICK, S.BEAT)
-    life.on(S.CLOSED)
+    life.on(S.CLOSING_SOON, S.CLOSED)
     for _ in range(100):
         life.after(1.0, S.TICK, S.BEAT)
     assert life.actions == []
@@ -238,6 +253,13 @@ def test_the_old_one_closing_too_early_makes_the_replacement_the_opening() -> No
     life.on(S.READY)
     assert life.link.phase is P.LIVE
     assert life.actions == [A.REPLACE]
+
+
+def test_a_replacement_that_became_the_opening_is_still_given_up_in_time() -> None:
+    life = live()
+    life.on(S.CLOSING_SOON, S.OPENED)
+    life.after(5.0, S.CLOSED)
+    assert life.after(5.0, S.TICK) is A.CLOSE
 
 
 def test_a_replacement_that_fails_is_tried_again_while_the_old_one_lives() -> None:

@@ -354,6 +354,19 @@ async def test_our_clock_is_not_known_to_be_right_before_it_was_compared_nor_lon
         assert not client.clock_within(ORIGIN, 500)
 
 
+async def test_a_slow_comparison_is_a_vague_one(clock: FakeClock) -> None:
+    class Slow(Wire):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await clock.sleep(1.0)
+            return await super().handle_async_request(request)
+
+    async with http(clock, Slow(ok(str(clock.now_ms() + 500)))) as client, anyio.create_task_group() as group:
+        group.start_soon(client.compare_clocks, ORIGIN)
+        await clock.advance(1.0)
+        assert not client.clock_within(ORIGIN, 400)
+        assert client.clock_within(ORIGIN, 600)
+
+
 async def test_setting_our_wall_clock_does_not_move_the_venues(clock: FakeClock) -> None:
     wire = Wire(ok(str(clock.now_ms())))
     async with http(clock, wire) as client:

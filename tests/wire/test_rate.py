@@ -210,6 +210,23 @@ async def test_who_gives_up_waiting_leaves_the_line(clock: FakeClock) -> None:
 
 
 @pytest.mark.anyio
+async def test_who_waits_for_one_bucket_keeps_the_place_in_all_the_others(clock: FakeClock) -> None:
+    budgets, order = Budgets(clock, percent=100.0), list[str]()
+    left, right, third = ask(1, name="left"), ask(1, name="right"), ask(1, name="third")
+    budgets.penalise(left, 5.0)
+
+    async def caller(name: str, what: Ask, priority: Priority) -> None:
+        await budgets.take(what, priority)
+        order.append(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(caller, "cancel", [*left, *right], P.RISK)
+        group.start_soon(caller, "report", [*third, *right], P.REPORT)
+        await clock.advance(10)
+    assert order == ["cancel", "report"]
+
+
+@pytest.mark.anyio
 async def test_waiters_of_several_buckets_do_not_lock_each_other_up(clock: FakeClock) -> None:
     budgets = Budgets(clock, percent=100.0)
     left, right = ask(1, name="left"), ask(1, name="right")
