@@ -88,6 +88,7 @@ class OkxFront:
         self._rest = RestDesk(self.trading, self._orders, rules, self._windows, faults, self._by_key, self._put_off)
         self._channels = Channels(self.trading, self._rest.reads, rules, faults)
         self._sessions: dict[OkxSession, None] = {}
+        self._members: dict[str, dict[OkxSession, None]] = {}  # an account's sessions
         self._outbox: list[Outgoing] = []
         self._later: list[tuple[int, int, Later]] = []
         self._order_of_later = count()
@@ -275,6 +276,7 @@ class OkxFront:
                 self._close(session, 4001, "Login failed")
             return
         session.customer, session.account = customer, customer.name
+        self._members.setdefault(customer.name, {})[session] = None
         self._send(session, Sent.SAID, _json(event="login", code="0", msg="", connId=session.conn_id), now_ms)
 
     def _checked_login(self, said: Mapping[str, Any], now_ms: int) -> Customer:
@@ -365,8 +367,8 @@ class OkxFront:
             return True
         same = sum(
             1
-            for other in self._sessions
-            if other.customer is session.customer and any(s.channel == channel for s in other.subscriptions.values())
+            for other in self._members[session.account]
+            if any(s.channel == channel for s in other.subscriptions.values())
         )
         most = self.rules.channel_connections
         fits = same <= most or not self.rules.limits
@@ -484,6 +486,7 @@ class OkxFront:
     def forget(self, session: OkxSession) -> None:
         session.open = False
         self._sessions.pop(session, None)
+        self._members.get(session.account, {}).pop(session, None)
         for subscription in session.subscriptions.values():
             self._channels.unsubscribe(subscription)
         session.subscriptions.clear()
