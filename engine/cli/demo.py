@@ -25,9 +25,9 @@ from engine.cli.exits import Exit
 from engine.cli.reconcile import write_report
 from engine.control.client import Control, ControlError, NoEngine
 from engine.core.runs import Verdict
-from engine.ledger import gaps, reader, runs
+from engine.ledger import gaps, questions, reader, runs
 from engine.reports.plans import preview_table, read_plan
-from engine.reports.tables import connections_table, gaps_table
+from engine.reports.tables import connections_table, gaps_table, orders_table
 from engine.reports.terminal import terminal
 
 _INSTRUMENT = "BTC/USDT:USDT"
@@ -157,6 +157,12 @@ def _gaps(control: Control, venue: SimulatedVenue, config: Path, accounts: int) 
         return len({g.account_id for g in seen if g.state is gaps.GapState.PROVEN}) == len(cut)
 
     _watch(proven, lambda: gaps_table(seen), 60.0, "the gaps were not proven")
+    with reader(url) as conn:
+        elsewhere = [o for o in questions.orders(conn, cut[0]) if o.external]
+    console.print(f"What {cut[0]} did elsewhere was read back as well, and is marked as not ours:")
+    console.print(orders_table(elsewhere))
+    if not elsewhere:
+        fail(f"the order that {cut[0]} placed elsewhere was not found", Exit.FINDINGS)
 
 
 def _reconcile(control: Control, config: Path) -> bool:

@@ -153,7 +153,7 @@ class ToleranceUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ForeignOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order at the venue that we did not place."""
+    """An order that we did not place: at work at the venue, or ended within the time compared."""
 
     account_id: str
     order: OrderLine

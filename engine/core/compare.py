@@ -485,7 +485,11 @@ def _compare_orders(found: _Found) -> None:
         agree += _compare_order(found, stated, booked)
     for key, booked in sorted(ledger_side.items()):
         found.instrument(booked.instrument)
-        if key in matched or booked.state not in _AT_WORK:
+        if key in matched:
+            continue
+        if not found.owns_order_id(booked.client_order_id):
+            found.foreign.append(ForeignOrder(account_id=found.stated.account_id, order=booked, in_ledger=True))
+        if booked.state not in _AT_WORK:
             continue
         if booked.state in _UNSURE:
             long_ago = found.now_ms - booked.changed_at_ms >= found.rules.unknown_order_ms

@@ -118,6 +118,13 @@ def test_an_order_placed_elsewhere_is_external_whether_or_not_the_ledger_heard_o
     ]
 
 
+def test_an_order_placed_elsewhere_that_has_ended_is_told_and_is_no_break() -> None:
+    ended = order(client_order_id="", venue_order_id="v9", state=OrderState.FILLED, filled=D(3))
+    comparison = compared({}, {"orders": (order(), ended)})
+    assert comparison.breaks == ()
+    assert [(f.order.venue_order_id, f.in_ledger) for f in comparison.foreign] == [("v9", True)]
+
+
 def test_one_client_id_on_two_orders_is_two_orders() -> None:
     comparison = compared({"orders": (order(venue_order_id="v2"),)})
     assert {b.code for b in comparison.breaks} == {Code.ORD_ONLY_VENUE, Code.ORD_ONLY_LEDGER}
