@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAY   ?=
 OUT    ?=
 
-.PHONY: help install demo test check lint types contracts bench interop clean
+.PHONY: help install demo test check lint types contracts bench interop docs pins clean
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,14 @@ bench: install   ## floors and engine in one run (OUT=file.json writes the figur
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop
+
+docs: install    ## the reference pages that come from the code
+	$(BIN)/python docs/generate.py
+
+pins: install    ## constraints.txt anew from what is installed
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
+	  | sed '1i # Pins for every environment of this project: names and versions, no addresses. Renew with: make pins' \
+	  > constraints.new && mv constraints.new constraints.txt
 
 clean:           ## forgets the environment and the demo's state
 	rm -rf $(VENV) demo-state

@@ -7,7 +7,7 @@ said after recovery. Order of a stop: no new claims, answers on their way up to 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,10 +26,10 @@ from engine.control.server import serve
 from engine.core.facts import MarkFact
 from engine.core.instruments import Instrument
 from engine.core.plans import Plan
-from engine.core.venue import Heard, Notice, Priority, Reply, Said, Venue, VenueError
+from engine.core.venue import Heard, Notice, Priority, Reply, Rest, Said, Venue, VenueError
 from engine.execute import Executor
 from engine.kill import KillSwitch
-from engine.ledger import Ledger, books, gaps, quarantine
+from engine.ledger import Ledger, books, quarantine
 from engine.links import Links, LinkView, Phase
 from engine.notify import Notifier
 from engine.plan import Planner, recheck, rules_of
@@ -39,7 +39,7 @@ from engine.roster import Roster
 from engine.sides import Sides
 from engine.sync import Sync
 from engine.views import LedgerPlans, LiveAccounts, LiveMarket
-from engine.wire.http import Http, NoAnswer
+from engine.wire.http import Http, NoAnswer, Origin
 from engine.wire.rate import Budgets
 from engine.wire.stream import dialler
 from scheduler.clock import Clock
@@ -50,7 +50,10 @@ log = structlog.get_logger("engine")
 
 _STOP_LIMIT_S = 10.0
 _INSTRUMENTS_EVERY_S = 3600.0
-_MARKS_RETRY_S = 2.0
+_INSTRUMENTS_RETRY_S = 1.0
+_FIRST_COMPARISON_S = 3.0
+
+Place = tuple[str, str]  # venue, environment
 
 
 class Engine:
@@ -82,8 +85,12 @@ class Engine:
         self.ledger = Ledger.open(config.database.url, config.ledger, clock)
         self.sync = Sync(self.ledger, hold_limit=config.backfill.hold_limit)
         self.roster = Roster(venues, config.venues, self.sync.catalogue, self._open_credentials)
-        percents = {name: s.budget_percent for name, s in config.venues.items()}
-        self.budgets = Budgets(clock, percent=min(percents.values(), default=80.0))
+        percents = {
+            rule: self.roster.settings(venue.name).budget_percent
+            for venue in venues.values()
+            for rule in (*venue.rates, venue.opens)
+        }
+        self.budgets = Budgets(clock, percents)
         ca_bundles = {name: s.ca_bundle for name, s in config.venues.items() if s.ca_bundle}
         self.http = Http(
             clock,
@@ -120,6 +127,7 @@ class Engine:
             recent_ms=self.rules.duplicate_window_ms,
             rng=rng,
             recheck=self._recheck,
+            stopped=lambda account_id: self.kill.reason(account_id),
         )
         self.kill = KillSwitch(
             clock=clock,
@@ -199,10 +207,10 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                self._fill_roster()
+                self._known_changes, _ = self._fill_roster()
                 for account in self.roster.active():
                     self._enter(account)
-                self._resume_gaps()
+                    self.backfill.was_away(account.account_id)
                 unknown = await self._recover(group)
                 group.start_soon(self.heartbeat.run)
                 group.start_soon(self.links.run)
@@ -210,6 +218,9 @@ class Engine:
                 group.start_soon(self.backfill.run)
                 group.start_soon(self.kill.run)
                 group.start_soon(self._keep_instruments)
+                group.start_soon(self._compare_clocks)
+                with anyio.move_on_after(_FIRST_COMPARISON_S):
+                    await self._compare_clocks()  # logins are signed with the venue's time
                 await self.links.set_wanted(self.registry.wanted())
                 group.start_soon(serve, self.office, self._config.control.socket)
                 self.executor.blocked = ""
@@ -279,14 +290,16 @@ class Engine:
     def _open_credentials(self, account_id: str) -> Any:
         return self.vault.open(account_id, self.registry.sealed(account_id))
 
-    def _fill_roster(self) -> set[str]:
-        self._known_changes = self.registry.change_counter()
-        return self.roster.fill(
+    def _fill_roster(self) -> tuple[int, set[str]]:
+        """The roster as the registry is now; the change it stands at, and the accounts that differ from before."""
+        counter = self.registry.change_counter()
+        changed = self.roster.fill(
             self.registry.accounts(),
             self.registry.connections(),
             self.registry.groups(),
             self.registry.mandates(),
         )
+        return counter, changed
 
     async def _remember_identity(self, account_id: str, venue_ref: str) -> None:
         def remember() -> None:
@@ -303,16 +316,6 @@ class Engine:
             book = books.load(conn, account_id, self.roster.catalogue(account_id).by_name)
         self.sync.enter(account_id, book)
 
-    def _resume_gaps(self) -> None:
-        """Gaps that were open, and the time in which no engine ran."""
-        with self.ledger.read() as conn:
-            open_gaps = gaps.find(conn, states=[gaps.GapState.OPEN, gaps.GapState.BACKFILLED])
-        for gap in open_gaps:
-            if gap.account_id in self.roster.accounts:
-                self.backfill.resume_gap(gap)
-        for account in self.roster.active():
-            self.backfill.was_away(account.account_id)
-
     async def _follow_registry(self) -> None:
         """Every recorded change of the registry takes effect here, within a beat of this entry."""
         known = self._known_changes
@@ -321,16 +324,15 @@ class Engine:
         changes = [c for c in self.registry.changes(limit=10_000) if c.change_id > known]
         if any(c.kind == "vault" for c in changes):  # the keys were sealed anew
             self.vault = Vault.from_file(self._config.vault.key_file)
-        changed = self._fill_roster()
+        counter, changed = self._fill_roster()
         active = {a.account_id for a in self.roster.active()}
-        for account_id in changed:
-            here = self.sync.desk(account_id) is not None
-            if account_id in active and not here:
-                self._enter(self.roster.account(account_id))
-                self.backfill.was_away(account_id)
-            elif account_id not in active and here:
-                self.backfill.forget(account_id)
-                self.sync.leave(account_id)
+        here = {desk.account_id for desk in self.sync.desks()}
+        for account_id in here - active:
+            self.backfill.forget(account_id)
+            self.sync.leave(account_id)
+        for account_id in active - here:
+            self._enter(self.roster.account(account_id))
+            self.backfill.was_away(account_id)
         before = {v.connection.connection_key: v.connection for v in self.links.views()}
         await self.links.set_wanted(self.registry.wanted())
         rekeyed = {c.subject_id for c in changes if c.kind == "credentials"} & active
@@ -338,11 +340,8 @@ class Engine:
             # New keys, same address: only these connections are opened anew.
             if connection.listener_id in rekeyed and before.get(connection.connection_key) == connection:
                 await self.links.reopen(connection.connection_key)
+        self._known_changes = counter  # last: what failed half-way is followed again at the next beat
         log.info("registry_followed", changes=len(changes), accounts=sorted(changed))
-
-    def _places(self) -> dict[tuple[str, str], str]:
-        """Each (venue, environment) in use, and one account there that is asked for what is common to all."""
-        return {(a.venue, a.environment): a.account_id for a in self.roster.active()}
 
     # ---- what connections tell (engine.links.Hearer); the first is the hot path
 
@@ -403,27 +402,35 @@ class Engine:
 
     # ---- what is common to all accounts of a venue
 
-    async def _keep_instruments(self) -> None:
-        """Instruments are needed before anything can be read back: asked for until they are here."""
-        while missing := [p for p in self._places() if not len(self.sync.catalogue(*p))]:
-            await self._read_instruments(missing)
-            if all(len(self.sync.catalogue(*p)) for p in missing):
-                break
-            await self._clock.sleep(_MARKS_RETRY_S)
-
-    async def _read_instruments(self, places: Sequence[tuple[str, str]] = ()) -> None:
-        for place in places or self._places():
-            account_id = self._places().get(place)
-            if account_id is None:
-                continue
+    async def _ask_place(self, place: Place, what: str, ask: Callable[[Origin, Rest], Awaitable[None]]) -> None:
+        """Under each address of the place until one answers."""
+        for origin in self.roster.places().get(place, []):
             try:
-                found: list[Instrument] = []
-                for read in self.roster.rest(account_id).instruments():
-                    page = await self.http.read(self.roster.origin(account_id), read, priority=Priority.STATEMENT)
-                    found.extend(page.instruments)
+                await ask(origin, self.roster.rest_at(*place))
+                return
             except (VenueError, NoAnswer) as error:
-                log.warning("instruments_not_read", venue=place[0], environment=place[1], error=str(error))
-                continue
+                log.warning(
+                    "not_asked", what=what, venue=place[0], environment=place[1], at=origin.base_url, error=str(error)
+                )
+
+    async def _keep_instruments(self) -> None:
+        """Nothing can be read back before the instruments are here; a first account may come at any time."""
+        while True:
+            missing = [p for p in self.roster.places() if not len(self.sync.catalogue(*p))]
+            if missing:
+                await self._read_instruments(missing)
+            await self._clock.sleep(_INSTRUMENTS_RETRY_S)
+
+    async def _read_instruments(self, places: Sequence[Place] = ()) -> None:
+        for place in places or self.roster.places():
+            found: list[Instrument] = []
+
+            async def ask(origin: Origin, rest: Rest, found: list[Instrument] = found) -> None:
+                for read in rest.instruments():
+                    page = await self.http.read(origin, read, priority=Priority.STATEMENT)
+                    found.extend(page.instruments)
+
+            await self._ask_place(place, "instruments", ask)
             for before, after in self.sync.catalogue(*place).add(found):
                 log.warning("instrument_changed", instrument=after.name, before=repr(before), after=repr(after))
 
@@ -431,34 +438,33 @@ class Engine:
         """Before sizing or a last look: prices that are old are asked for over HTTP."""
         members = self.roster.members(plan.groups, plan.accounts)
         limit_ms = self.rules.max_price_age_ms // 2
-        places = {(a.venue, a.environment): a.account_id for a in map(self.roster.account, members)}
-        for place, account_id in places.items():
+        for place in {(a.venue, a.environment) for a in map(self.roster.account, members)}:
             marks = [self.sync.mark(*place, leg.instrument) for leg in plan.legs]
             if all(m is not None and self._clock.now_ms() - m.received_at_ms < limit_ms for m in marks):
                 continue
-            await self._read_marks(place, account_id)
+            await self._read_marks(place)
 
-    async def _read_marks(self, place: tuple[str, str], account_id: str) -> None:
-        try:
-            for read in self.roster.rest(account_id).marks():
-                page = await self.http.read(self.roster.origin(account_id), read, priority=Priority.RESOLVE)
+    async def _read_marks(self, place: Place) -> None:
+        async def ask(origin: Origin, rest: Rest) -> None:
+            for read in rest.marks():
+                page = await self.http.read(origin, read, priority=Priority.RESOLVE)
                 marks = [f for f in page.facts if isinstance(f, MarkFact)]
                 self.sync.take_marks(*place, marks, self._clock.now_ms())
-        except (VenueError, NoAnswer) as error:
-            log.warning("marks_not_read", venue=place[0], environment=place[1], error=str(error))
+
+        await self._ask_place(place, "marks", ask)
 
     async def _keep_marks(self) -> None:
         """A place without any mark is asked once in a while; where a public feed runs, it is fresher than this."""
-        for place, account_id in self._places().items():
+        for place in self.roster.places():
             if not self.sync.has_marks(*place):
-                await self._read_marks(place, account_id)
+                await self._read_marks(place)
 
     async def _compare_clocks(self) -> None:
-        for place, account_id in self._places().items():
-            try:
-                await self.http.compare_clocks(self.roster.origin(account_id))
-            except (VenueError, NoAnswer) as error:
-                log.warning("clocks_not_compared", venue=place[0], environment=place[1], error=str(error))
+        async def ask(origin: Origin, rest: Rest) -> None:
+            await self.http.compare_clocks(origin)
+
+        for place in self.roster.places():
+            await self._ask_place(place, "time", ask)
 
     # ---- small duties
 
