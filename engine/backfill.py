@@ -28,7 +28,7 @@ from engine.core.facts import (
 )
 from engine.core.venue import ErrorClass, Priority, Read, VenueError
 from engine.execute import Executor
-from engine.ledger import Ledger, LedgerDown, Source, books, gaps
+from engine.ledger import Ledger, LedgerDown, LedgerFull, Source, books, gaps
 from engine.links import Links
 from engine.roster import Roster
 from engine.sync import Desk, Sync
@@ -47,6 +47,10 @@ _SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one f
 
 class NotProven(Exception):
     """History was read, and what it says does not agree with the venue's statement."""
+
+
+class _LostAgain(Exception):
+    """The connection went down while history was read: `live` will begin anew."""
 
 
 class _Work(msgspec.Struct):
@@ -86,6 +90,7 @@ class Backfill:
         self._gaps: dict[str, gaps.Gap] = {}  # the open one of each account
         self._work: dict[str, _Work] = {}
         self._checked_s: dict[str, float] = {}
+        self._losses: dict[str, int] = {}  # how often each account's connection was lost
         self._room = anyio.CapacityLimiter(settings.at_once)
         self._group: anyio.abc.TaskGroup | None = None
         self.proven_count = 0
@@ -101,6 +106,7 @@ class Backfill:
     def down(self, account_id: str, connection_key: str, last_heard_ms: int | None, reason: str) -> None:
         """A connection that carries this account's facts is gone: what happens from now on may be missed."""
         self._sync.hold(account_id, f"gap: {reason}")
+        self._losses[account_id] = self._losses.get(account_id, 0) + 1
         known = self._gaps.get(account_id)
         if known is not None:  # one gap per account at a time; its start is the earlier loss, and it lasts on
             if known.closed_at_ms is not None:
@@ -131,26 +137,31 @@ class Backfill:
         self._gaps.pop(account_id, None)
         self._checked_s.pop(account_id, None)
 
-    def resume_gap(self, gap: gaps.Gap) -> None:
-        """A gap that was open when the engine stopped."""
-        self._gaps.setdefault(gap.account_id, gap)
-
     def _note(self, gap: gaps.Gap) -> None:
         """The account's gap as it is now, here and in the ledger."""
         self._gaps[gap.account_id] = gap
-        self._ledger.post(lambda conn: gaps.save(conn, gap))
+        try:
+            self._ledger.post(lambda conn: gaps.save(conn, gap))
+        except LedgerFull:  # it is kept when it is proven; after a restart the watermark tells as much
+            log.error("gap_not_written", account=gap.account_id, state=gap.state)
 
     def check_now(self, account_id: str) -> None:
         """Read history again although nothing is known to be missing."""
         self._start(account_id)
 
     def was_away(self, account_id: str) -> None:
-        """An account that no engine listened to for a while: a gap from its watermark on, unless it is new."""
+        """No engine listened to it for a while: the gap that was open then, or one from its watermark on.
+
+        A new account has neither.
+        """
         if account_id in self._gaps:
             return
         with self._ledger.read() as conn:
             watermark_ms = gaps.watermark(conn, account_id, CURSOR)
-        if watermark_ms is not None:
+            unproven = gaps.find(conn, account_id, states=[gaps.GapState.OPEN, gaps.GapState.BACKFILLED])
+        if unproven:
+            self._gaps[account_id] = unproven[0]
+        if unproven or watermark_ms is not None:
             self.down(account_id, "", watermark_ms, "not connected: no engine ran, or the account was paused")
 
     def open_gaps(self) -> list[gaps.Gap]:
@@ -198,8 +209,15 @@ class Backfill:
             try:
                 async with self._room:
                     await self._prove(account_id)
-            except (VenueError, NoAnswer, NotProven, LedgerDown) as error:
+            except _LostAgain:
+                log.info("lost_again", account=account_id, next="it is read back once the connection lives")
+            except Exception as error:
+                # Also a mistake of ours: whatever it is, it must not stop the other accounts.
+                if not isinstance(error, VenueError | NoAnswer | NotProven | LedgerDown):
+                    log.exception("backfill_failed", account=account_id)
                 if isinstance(error, VenueError) and error.error_class is ErrorClass.AUTH:
+                    if work.again:  # connected anew meanwhile, maybe with another key
+                        continue
                     # No hot loop with a refused key: new credentials open the connection anew, and that reads again.
                     self._roster.halted[account_id] = f"{error.code} {error.message}"
                     self._sync.hold(account_id, f"credentials refused: {error.code} {error.message}")
@@ -211,7 +229,9 @@ class Backfill:
                 desk = self._sync.desk(account_id)
                 if desk is None:
                     break
-                desk.why = str(error)
+                if isinstance(error, NotProven) and desk.proven:  # a cross-check: nobody trades on a doubtful book
+                    self.down(account_id, "", self._clock.now_ms(), str(error))
+                desk.why = str(error) or type(error).__name__
                 await self._clock.sleep(delay_s)
                 continue
             if not work.again:
@@ -221,8 +241,9 @@ class Backfill:
 
     async def _prove(self, account_id: str) -> None:
         desk = self._sync.desk(account_id)
-        if desk is None or account_id not in self._roster.accounts:
+        if desk is None or account_id not in self._roster.accounts or not self._is_live(account_id):
             return
+        losses = self._losses.get(account_id, 0)
         started_ms = self._clock.now_ms()
         await self._instruments(account_id)
         await self._identify(account_id)
@@ -242,6 +263,7 @@ class Backfill:
         reading = await self._read_history(desk, since_ms)
         was_proven = desk.proven
         news = self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
+        self._not_lost_since(account_id, losses)
         if desk.held is not None:
             self._sync.release(account_id)
         if (gap := self._gaps.get(account_id)) is not None:
@@ -249,9 +271,22 @@ class Backfill:
         await self._verify(desk)
         if desk.lost:
             raise NotProven("facts came faster than they could be kept; history is read again")
+        self._not_lost_since(account_id, losses)
         await self._settle(desk, started_ms - capabilities.max_read_lag_ms, reading, len(news))
+        self._not_lost_since(account_id, losses)
+        if not desk.proven:
+            desk.proven, desk.proven_at_ms, desk.why = True, self._clock.now_ms(), ""
         if was_proven:
             self._look_for_silent_loss(account_id, news, started_ms - capabilities.max_read_lag_ms)
+
+    def _is_live(self, account_id: str) -> bool:
+        """Nothing is proven of an account whose stream does not tell what happens from now on."""
+        link = self._links.of_listener(account_id, self._roster.fact_kind(account_id))
+        return link is not None and link.live
+
+    def _not_lost_since(self, account_id: str, losses: int) -> None:
+        if self._losses.get(account_id, 0) != losses:
+            raise _LostAgain
 
     def _look_for_silent_loss(self, account_id: str, news: list[AccountFact], before_ms: int) -> None:
         """The stream should have told these long ago: it is mute, however healthy its pongs are."""
@@ -428,8 +463,6 @@ class Backfill:
                 self._gaps[account_id] = gap
             raise
         books.post(self._ledger, desk.book)
-        if not desk.proven:
-            desk.proven, desk.proven_at_ms, desk.why = True, now_ms, ""
         self.proven_count += 1
         log.info("proven", account=account_id, gap=gap.gap_id if gap else None, news=found, pages=reading.pages)
 

@@ -36,8 +36,8 @@ from engine.core.orders import (
     advance,
 )
 from engine.core.plans import Child, Denial, Plan, PlanState
-from engine.core.venue import Priority, RateRule, Reply
-from engine.ledger import Ledger
+from engine.core.venue import Priority, RateRule, Reply, VenueError
+from engine.ledger import Ledger, LedgerFull
 from engine.ledger import plans as store
 from engine.links import Link, Links, NotSent
 from engine.roster import Roster
@@ -104,11 +104,16 @@ class Executor:
         recent_ms: int,
         rng: random.Random,
         recheck: Callable[[Plan], Mapping[tuple[str, int], Sequence[Denial]]],
+        stopped: Callable[[str], str],
     ) -> None:
-        """`recheck` is the last look before the claim: by (account, leg), why a child must not be sent after all."""
+        """`recheck` is the last look before the claim: by (account, leg), why a child must not be sent after all.
+
+        `stopped` is asked at each send: why this account may send nothing (the kill switch), or "".
+        """
         self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
         self._http, self._budgets, self._roster = http, budgets, roster
         self._send_timeout_s, self._rng, self._recheck = send_timeout_s, rng, recheck
+        self._stopped = stopped
         self._recent_ms = recent_ms
         self._shapes: dict[tuple[str, str, type, int], tuple[list[RateRule], str, int]] = {}
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
@@ -142,6 +147,9 @@ class Executor:
                 unknown += 1
             elif child.state is OrderState.PLANNED and self._plans[child.plan_id].state is PlanState.EXECUTING:
                 self._step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
+        for desk in self._sync.desks():  # what the books know already will not be told as news again
+            for order in desk.book.orders():
+                self.on_fact(desk.account_id, order)
         await self._flush()
         for plan in plans:
             await self._close_if_ended(plan.plan_id)
@@ -253,27 +261,11 @@ class Executor:
 
     async def execute(self, plan_id: str, by: str) -> Progress:
         """Claim all children in one durable commit, then send them all. Returns when the last frame has left."""
-        plan = self._plans.get(plan_id)
-        if plan is None or plan.state is not PlanState.APPROVED:
-            state = "not approved here" if plan is None else f"{plan.state.value}, not approved"
-            raise NotExecuted(f"plan {plan_id} is {state}; nothing was sent")
-        if self.blocked:
-            raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was sent; the plan stays approved")
-        now_ms = self._clock.now_ms()
-        if now_ms >= plan.expires_at_ms:
-            await self._end(plan, PlanState.EXPIRED, "it expired before it was executed; nothing was sent")
-            raise NotExecuted(f"plan {plan_id} has expired; nothing was sent. Preview and approve it again")
-
-        denied = self._recheck(plan)
-        go, stay = list[Child](), list[tuple[Child, str]]()
-        for child in self.children(plan_id):
-            against = denied.get((child.account_id, child.leg))
-            if against:
-                stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))
-            else:
-                go.append(child)
-        await self._make_room(self._places(go), Priority.PLACE)
-
+        plan = await self._may_go(plan_id)
+        go, stay = self._last_look(plan)
+        if await self._make_room(self._places(go), Priority.PLACE):
+            plan = await self._may_go(plan_id)  # it waited: the world went on
+            go, stay = self._last_look(plan)
         plan = self._plans[plan_id] = replace(plan, state=PlanState.EXECUTING)
         token = f"{self._rng.getrandbits(64):016x}"
         now_ms = self._clock.now_ms()
@@ -292,19 +284,55 @@ class Executor:
         except BaseException:
             self._plans[plan_id] = replace(plan, state=PlanState.APPROVED)
             raise
+        if claimed and not mine:
+            self._plans[plan_id] = replace(plan, state=PlanState.APPROVED)
+            raise NotExecuted(
+                f"the ledger says that plan {plan_id} was claimed or ended meanwhile; nothing was sent. "
+                f"Look with: unisono plan show {plan_id}"
+            )
         if len(mine) != len(claimed):
             log.error("not_all_claimed", plan=plan_id, wanted=len(claimed), claimed=len(mine))
             claimed = [c for c in claimed if c.child_id in mine]
-        for child in claimed:
+        out = list[tuple[str, str, Command]]()
+        for child, place in zip(claimed, self._places(claimed), strict=True):
+            cancelled = self._children[child.client_order_id].state is not OrderState.PLANNED
             self._children[child.client_order_id] = child
+            if cancelled:  # while the claim was written
+                self._not_written([child.client_order_id], [place[2]], "cancelled before it was sent")
+                continue
             self._recent.setdefault((child.account_id, child.instrument), deque()).append(
                 Recent(plan_id, child.side, child.quantity, now_ms, child.client_order_id)
             )
+            out.append(place)
         for child, why in stay:
             self._step(child, OrderEvent.SKIP, reason=why)
-        await self._send(self._places(claimed))
+        await self._send(out)
         await self._close_if_ended(plan_id)
         return self.progress(plan_id)
+
+    async def _may_go(self, plan_id: str) -> Plan:
+        plan = self._plans.get(plan_id)
+        if plan is None or plan.state is not PlanState.APPROVED:
+            state = "not approved here" if plan is None else f"{plan.state.value}, not approved"
+            raise NotExecuted(f"plan {plan_id} is {state}; nothing was sent")
+        if self.blocked:
+            raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was sent; the plan stays approved")
+        if self._clock.now_ms() >= plan.expires_at_ms:
+            await self._end(plan, PlanState.EXPIRED, "it expired before it was executed; nothing was sent")
+            raise NotExecuted(f"plan {plan_id} has expired; nothing was sent. Preview and approve it again")
+        return plan
+
+    def _last_look(self, plan: Plan) -> tuple[list[Child], list[tuple[Child, str]]]:
+        """Who goes, and who stays behind with the reason."""
+        denied = self._recheck(plan)
+        go, stay = list[Child](), list[tuple[Child, str]]()
+        for child in self.children(plan.plan_id):
+            against = denied.get((child.account_id, child.leg))
+            if against:
+                stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))
+            else:
+                go.append(child)
+        return go, stay
 
     async def cancel(self, plan_id: str) -> int:
         """Ask the venue to cancel every child at work; children still unknown are cancelled once they show up."""
@@ -343,10 +371,12 @@ class Executor:
         """Change price and/or scale the quantity of every child at work; the venue's answer changes the child."""
         if plan_id not in self._plans:
             raise NotExecuted(f"plan {plan_id} is not at work here; nothing was changed")
+        if self.blocked:
+            raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was changed")
         commands: list[tuple[str, str, Command]] = []
         for child in self.children(plan_id):
             instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
-            if child.state is not OrderState.WORKING or instrument is None:
+            if child.state is not OrderState.WORKING or instrument is None or self._stopped(child.account_id):
                 continue
             quantity = None
             if factor is not None:
@@ -375,12 +405,15 @@ class Executor:
 
     # ---- out
 
-    async def _make_room(self, commands: Sequence[tuple[str, str, Command]], priority: Priority) -> None:
-        """Budget is taken before the claim, so that claims do not rot in a queue."""
+    async def _make_room(self, commands: Sequence[tuple[str, str, Command]], priority: Priority) -> bool:
+        """Budget is taken before the claim, so that claims do not rot in a queue. True when that took a while."""
+        waited = False
         for account_id, batch in _by_account(commands, self._roster):
             ask, units = self._limits(account_id, [command for _, command in batch])
             if not self._budgets.try_take(ask, priority, units):
+                waited = True
                 await self._budgets.take(ask, priority, units)
+        return waited
 
     def _limits(self, account_id: str, commands: Sequence[Command]) -> tuple[rate.Ask, int]:
         """What these commands count against; the venue's own description of the request says it, over either way."""
@@ -428,6 +461,10 @@ class Executor:
         """Send (account, client order id, command) each over its account's way; one plain loop, no task each."""
         sent = 0
         for account_id, batch in _by_account(commands, self._roster):
+            why = "" if isinstance(batch[0][1], Cancel) else self.blocked or self._stopped(account_id)
+            if why:  # thrown while the claim was written or others were sent: not one order more
+                self._not_written([c for c, _ in batch], [m for _, m in batch], why)
+                continue
             kind = self._roster.order_kind(account_id)
             if kind is None:
                 assert self._group is not None
@@ -471,17 +508,20 @@ class Executor:
         self._stamp_sent(ids, commands, now_ms)
         try:
             request = rest.orders_request(commands)
-        except ValueError as error:
+            origin = self._roster.origin(account_id)
+        except (ValueError, VenueError) as error:  # not sayable, or nobody to say it as
             self._not_written(ids, commands, str(error))
             return
         try:
-            response = await self._http.send(self._roster.origin(account_id), request)
-            outcomes = rest.read_outcomes(commands, response)
+            outcomes = rest.read_outcomes(commands, await self._http.send(origin, request))
         except NoAnswer as error:
             if not error.written:
                 self._not_written(ids, commands, str(error))
                 return
             outcomes = tuple(Unknown(str(error)) for _ in commands)
+        except Exception as error:  # a mistake of ours in the midst of sending: it may have arrived
+            log.exception("send_failed", account=account_id)
+            outcomes = tuple(Unknown(f"failed inside: {type(error).__name__}: {error}") for _ in commands)
         self._settle(ids, commands, outcomes)
 
     def _stamp_sent(self, ids: Sequence[str], commands: Sequence[Command], now_ms: int) -> None:
@@ -605,6 +645,8 @@ class Executor:
                 self._step(self._children[client_order_id], OrderEvent.SKIP, reason=f"not sent: {reason}")
             elif isinstance(command, Cancel):
                 self._set(replace(child, cancel_state=CancelState.REQUESTED, reason=reason), event="cancel_not_sent")
+            elif isinstance(command, Amend):
+                self._set(replace(child, reason=f"amend not sent: {reason}"), event="amend_not_sent")
 
     # ---- changes, in memory at once and in the ledger soon
 
@@ -638,10 +680,17 @@ class Executor:
 
     async def _flush(self) -> None:
         self._changed = anyio.Event()
-        changes, self._changes = self._changes, []
+        changes = self._changes
         if not changes:
             return
-        self._ledger.post(lambda conn: store.record_changes(conn, changes))
+        try:
+            self._ledger.post(lambda conn: store.record_changes(conn, changes))
+        except LedgerFull:  # the steps stay here, in order, until there is room
+            log.error("steps_wait", steps=len(changes))
+            await self._clock.sleep(_SWEEP_S)
+            self._changed.set()
+            return
+        self._changes = self._changes[len(changes) :]
         for plan_id in {c.after.plan_id for c in changes}:
             await self._close_if_ended(plan_id)
 

@@ -106,9 +106,11 @@ class KillSwitch:
             try:
                 working = await self._cancel_all(account_id)
                 note = "" if not working else "cancel sent, not yet shown as done"
-            except (VenueError, NoAnswer) as error:
-                working, note = 0, f"the venue could not be asked: {error}"
-                self._accounts[account_id] = KillAccount(account_id, scope, False, working, note)
+            except Exception as error:  # also a mistake of ours: it must not keep the others from being cleared
+                if not isinstance(error, VenueError | NoAnswer):
+                    log.exception("kill_failed", account=account_id)
+                note = f"the venue could not be asked: {error}"
+                self._accounts[account_id] = KillAccount(account_id, scope, False, 0, note)
                 return
         if self.scope_of(account_id):
             unknown = [c for c in self._executor.open_children(account_id) if c.state != "working"]

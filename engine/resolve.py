@@ -29,6 +29,7 @@ _PROOF_SPACING_S = 2.0
 _CLOCK_TOLERANCE_MS = 500
 _QUARANTINE_WITHOUT_EXPIRY_MS = 60_000
 _ESCALATE_MS = 15_000
+_CANCEL_CONFIRMED_MS = 5_000
 _SWEEP_S = 0.25
 _AT_ONCE = 32
 
@@ -61,7 +62,7 @@ class Resolver:
         async with anyio.create_task_group() as group:
             while True:
                 now_s, now_ms = self._clock.monotonic_s(), self._clock.now_ms()
-                asked_about = {c.client_order_id: c for c in self._executor.open_children() if _doubtful(c)}
+                asked_about = {c.client_order_id: c for c in self._executor.open_children() if _doubtful(c, now_ms)}
                 for gone in self._cases.keys() - asked_about.keys():
                     del self._cases[gone]
                 for client_order_id, child in asked_about.items():
@@ -82,6 +83,8 @@ class Resolver:
                 await self._look_up(child, case)
             except (VenueError, NoAnswer) as error:
                 log.warning("resolve_failed", child=child.child_id, account=child.account_id, error=str(error))
+            except Exception:  # a mistake of ours: this order stays unknown, the others are asked about
+                log.exception("resolve_failed", child=child.child_id, account=child.account_id)
             finally:
                 case.asked += 1
                 delay_s = _DELAYS_S[min(case.asked, len(_DELAYS_S) - 1)]
@@ -105,6 +108,9 @@ class Resolver:
                 raise
         else:
             self._sync.fetched(account_id, page.facts, self._clock.now_ms())
+            for fact in page.facts:  # also where the book knew it before: then it is no news to anybody else
+                if isinstance(fact, OrderFact):
+                    self._executor.on_fact(account_id, fact)
             await self._cancel_again(child.client_order_id)
             return
         if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
@@ -137,7 +143,7 @@ class Resolver:
     async def _cancel_again(self, client_order_id: str) -> None:
         """The venue shows it at work though a cancel was sent and its fate is unknown: cancelling again is safe."""
         child = self._executor.child(client_order_id)
-        if child is not None and child.state is OrderState.WORKING and _cancel_wanted(child):
+        if child is not None and child.state is OrderState.WORKING and _cancel_wanted(child, self._clock.now_ms()):
             await self._executor.cancel_orders([child])
 
     def _quarantine_left_s(self, child: Child) -> float:
@@ -150,9 +156,12 @@ class Resolver:
         return (end_ms - self._http.venue_now_ms(account.venue, account.environment)) / 1000
 
 
-def _cancel_wanted(child: Child) -> bool:
+def _cancel_wanted(child: Child, now_ms: int) -> bool:
+    """A cancel whose fate is unknown; one that was sent long ago and never confirmed is that, too."""
+    if child.cancel_state is CancelState.SENDING:
+        return now_ms - child.updated_at_ms > _CANCEL_CONFIRMED_MS
     return child.cancel_state in (CancelState.REQUESTED, CancelState.UNKNOWN)
 
 
-def _doubtful(child: Child) -> bool:
-    return child.state is OrderState.UNKNOWN or (child.state is OrderState.WORKING and _cancel_wanted(child))
+def _doubtful(child: Child, now_ms: int) -> bool:
+    return child.state is OrderState.UNKNOWN or (child.state is OrderState.WORKING and _cancel_wanted(child, now_ms))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from accounts.model import Account, AccountState, Connection, Credentials, Group, Listener, Mandate
 from engine.config import VenueSettings
 from engine.core.instruments import Instrument, InstrumentKind
-from engine.core.venue import Catalogue, Identity, Rest, Transport, Venue
+from engine.core.venue import Catalogue, ErrorClass, Identity, Rest, Transport, Venue, VenueError
 from engine.wire.http import Origin
 
 
@@ -95,21 +95,41 @@ class Roster:
 
     def rest(self, account_id: str) -> Rest:
         account = self.account(account_id)
-        key = (account.venue, account.environment)
+        return self.rest_at(account.venue, account.environment)
+
+    def rest_at(self, venue: str, environment: str) -> Rest:
+        key = (venue, environment)
         if key not in self._rests:
-            self._rests[key] = self.venues[account.venue].rest(self._catalogue(*key))
+            self._rests[key] = self.venues[venue].rest(self._catalogue(*key))
         return self._rests[key]
 
     def origin(self, account_id: str) -> Origin:
-        """Where and as whom this account is asked over HTTP."""
+        """Where and as whom this account is asked over HTTP. Raises VenueError AUTH when its keys cannot be opened."""
         account = self.account(account_id)
+        try:
+            credentials = self.credentials(account_id)
+        except Exception as error:  # whatever the vault raises: this account cannot be asked, the others can
+            raise VenueError(ErrorClass.AUTH, "credentials", f"{type(error).__name__}: {error}") from error
         return Origin(
             venue=self.venues[account.venue],
             base_url=self._rest_urls[account_id],
             account_id=account_id,
-            credentials=self.credentials(account_id),
+            credentials=credentials,
             environment=account.environment,
         )
+
+    def places(self) -> dict[tuple[str, str], list[Origin]]:
+        """Each (venue, environment) in use, and every address there at which what is common to all can be asked for.
+
+        As nobody: one account's refused key must not keep instruments and prices from the others.
+        """
+        found: dict[tuple[str, str], dict[str, Origin]] = {}
+        for account in self.active():
+            url = self._rest_urls.get(account.account_id)
+            urls = found.setdefault((account.venue, account.environment), {})
+            if url is not None and url not in urls:
+                urls[url] = Origin(venue=self.venues[account.venue], base_url=url, environment=account.environment)
+        return {place: list(urls.values()) for place, urls in found.items()}
 
     def order_kind(self, account_id: str) -> str | None:
         """The kind of connection that carries this account's orders; None: they go over HTTP."""
