@@ -359,7 +359,8 @@ class Executor:
             if instrument is None:
                 log.error("cancel_impossible", child=child.child_id, instrument=child.instrument)
                 continue
-            self._set(replace(child, cancel_state=CancelState.SENDING), event="cancel_sent")
+            sent = replace(child, cancel_state=CancelState.SENDING, updated_at_ms=self._clock.now_ms())
+            self._set(sent, event="cancel_sent")
             command = Cancel(
                 client_order_id=child.client_order_id, venue_order_id=child.venue_order_id, instrument=instrument
             )
