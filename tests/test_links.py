@@ -437,7 +437,7 @@ async def test_a_cut_is_told_once_with_when_it_was_last_heard_and_healed(live: W
     await live.clock.advance(5)
     live.sockets[0].cut(1006, "reset")
     await settle()
-    assert live.told.named("down") == [("down", "a", heard_ms, "closed with 1006: reset")]
+    assert live.told.named("down") == [("down", "a", heard_ms, "the connection broke off (reset)")]
     live.reachable = False
     await live.seconds(20)
     live.reachable = True
@@ -758,7 +758,7 @@ async def test_the_view_says_what_there_is_to_say(live: World) -> None:
     live.sockets[0].cut(1006, "reset")
     await settle()
     view = live.link().view()
-    assert (view.phase, view.attempts, view.last_error) == (Phase.DOWN, 1, "closed with 1006: reset")
+    assert (view.phase, view.attempts, view.last_error) == (Phase.DOWN, 1, "the connection broke off (reset)")
     assert view.last_heard_at_ms == opened_ms + 2000
     assert view.retry_in_s is not None
     assert 0 <= view.retry_in_s <= 0.5

@@ -22,8 +22,8 @@ from engine.ledger import reader
 from engine.venues import venues
 
 _WIDE = None if sys.stdout.isatty() else 160  # a pipe or a file has no width: tables are not cut there
-console = Console(width=_WIDE)
-errors = Console(stderr=True)
+console = Console(width=_WIDE, highlight=False)
+errors = Console(stderr=True, highlight=False)
 
 ConfigOption = Annotated[
     Path,

@@ -32,7 +32,8 @@ class Closed(Exception):
     """The socket is gone. `code` is 1006 where the other side said nothing."""
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"closed with {code}{': ' + reason if reason else ''}")
+        what = "the connection broke off" if code == 1006 else f"closed by the venue with {code}"
+        super().__init__(what + (f" ({reason})" if reason else ""))
         self.code, self.reason = code, reason
 
 
@@ -148,4 +149,4 @@ def _closed(error: broken.ConnectionClosed) -> Closed:
     if error.rcvd is not None:
         return Closed(error.rcvd.code, error.rcvd.reason)
     cause = error.__cause__
-    return Closed(1006, f"{type(cause).__name__}: {cause}" if cause is not None else "")
+    return Closed(1006, str(cause) if cause is not None else "")
