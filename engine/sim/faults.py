@@ -14,7 +14,7 @@ import msgspec
 
 from engine.core.venue import Fault
 
-LINE_KINDS = frozenset({"cut", "silence", "half_open", "delay", "slow", "refuse_connect"})
+LINE_KINDS = frozenset({"cut", "silence", "half_open", "delay", "slow", "garbage", "refuse_connect"})
 FRONT_KINDS = frozenset(
     {
         "refuse",

@@ -19,6 +19,9 @@ from engine.sim.market import Market
 DEAD_LINE = 0
 """What `accept` gives when there is not even a refusal."""
 
+_GARBAGE = '{"arg":{"channel":"orders"},"data":[{"ordId":'
+"""What nobody can read: a frame that breaks off."""
+
 
 class World:
     def __init__(self, front: Front, market: Market, faults: FaultPlan, now_ms: int) -> None:
@@ -107,6 +110,8 @@ class World:
         account = session.account
         if outgoing.sent is Sent.PUSH and self.faults.strikes("silence", account, now_ms):
             return
+        if outgoing.sent is Sent.PUSH and (garbage := self.faults.strikes("garbage", account, now_ms)):
+            self._ready.append(Outgoing(session, Sent.SAID, garbage.what or _GARBAGE))
         by_ms = 0
         if outgoing.sent is not Sent.CLOSE:
             if delay := self.faults.strikes("delay", account, now_ms):
