@@ -134,7 +134,7 @@ def claim(
         return []
     of_plan = child.c.plan_id == one.plan_id
     still_planned = sa.and_(of_plan, child.c.state == OrderState.PLANNED.value)
-    planned = set(connection.scalars(sa.select(child.c.child_id).where(still_planned)).all())
+    planned = _ids(connection, still_planned)
     deadlines: dict[int, set[str]] = {}
     for c in children:
         deadlines.setdefault(c.send_by_ms, set()).add(c.child_id)
@@ -151,7 +151,8 @@ def claim(
     audit.add(connection, now_ms, by, "execute", one.plan_id, PlanState.APPROVED.value, f"{taken} orders")
     if taken == len(children):
         return [c.child_id for c in children]
-    return list(connection.scalars(sa.select(child.c.child_id).where(claimed)))
+    mine = _ids(connection, claimed)
+    return [c.child_id for c in children if c.child_id in mine]
 
 
 def record_amends(connection: sa.Connection, amends: Sequence[tuple[Child, Amend]], now_ms: int) -> None:
@@ -205,6 +206,12 @@ def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list
         ],
     )
     return lost
+
+
+def _ids(connection: sa.Connection, which: sa.ColumnElement[bool]) -> set[str]:
+    """All in one row: sqlite3 lets go of Python's lock for each row that it fetches."""
+    together = connection.scalar(sa.select(sa.func.aggregate_strings(child.c.child_id, ",")).where(which))
+    return set(together.split(",")) if together else set()
 
 
 def child_events(connection: sa.Connection, child_id: str) -> list[ChildEvent]:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 Row = tuple[Any, ...]
 
-TOGETHER = 25  # rows in one statement
+TOGETHER = (256, 64, 16, 4, 1)  # rows in one statement
 
 _COMPILERS: dict[str, tuple[Any, Any]] = {  # both with positional parameters, so that rows stay tuples
     "sqlite": (sqlite.insert, sqlite.dialect(paramstyle="qmark")),
@@ -32,16 +32,16 @@ def columns(table: sa.Table) -> tuple[str, ...]:
 def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Row], *, once: bool = False) -> int:
     """Insert all rows; with `once`, rows whose key is already there are passed over. Returns how many are new.
 
-    Many rows share a statement: sqlite3 lets go of Python's lock once per statement, and on a busy event loop the
-    handing over costs more than the insert.
+    Many rows share a statement: sqlite3 lets go of Python's lock for each statement, and where the event loop is
+    busy, getting it back takes longer than the insert.
     """
-    dialect, new = connection.dialect.name, 0
-    whole = len(rows) // TOGETHER * TOGETHER
-    for start in range(0, whole, TOGETHER):
-        values = tuple(chain.from_iterable(rows[start : start + TOGETHER]))
-        new += connection.exec_driver_sql(_insert(dialect, table, once, TOGETHER), values).rowcount
-    if rest := list(rows[whole:]):
-        new += connection.exec_driver_sql(_insert(dialect, table, once, 1), rest).rowcount
+    dialect, new, done = connection.dialect.name, 0, 0
+    for together in TOGETHER:
+        sql = _insert(dialect, table, once, together) if len(rows) - done >= together else ""
+        while len(rows) - done >= together:
+            values = tuple(chain.from_iterable(rows[done : done + together]))
+            new += connection.exec_driver_sql(sql, values).rowcount
+            done += together
     return new
 
 
@@ -71,16 +71,13 @@ def upsert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]
 @cache
 def _insert(dialect_name: str, table: sa.Table, once: bool, together: int) -> str:
     insert, dialect = _COMPILERS[dialect_name]
-    names = columns(table)
-    values: list[dict[str, Any]] = [
-        {name: sa.bindparam(f"{name}_{number}") for name in names} for number in range(together)
-    ]
-    statement = insert(table).values(values).inline()  # nobody asks which number a row got
+    statement = insert(table).inline()  # nobody asks which number a row got
     if once:
         statement = statement.on_conflict_do_nothing()
-    compiled = statement.compile(dialect=dialect)
-    assert list(compiled.positiontup) == [key for row in values for key in (b.key for b in row.values())], "row by row"
-    return str(compiled)
+    one = str(statement.compile(dialect=dialect, column_keys=list(columns(table))))
+    head, values, row_and_tail = one.partition(" VALUES ")
+    row, end, tail = row_and_tail.partition(")")
+    return head + values + ", ".join([row + end] * together) + tail
 
 
 @cache

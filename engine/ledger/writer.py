@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 Job = Callable[[sa.Connection], Any]
 
-GROUP_FACTS = 2000  # rows; above it a transaction would keep waiting writers too long
+GROUP_FACTS = 500  # rows; above it a transaction would keep waiting writers too long
 KEPT_DURATIONS = 1000
 
 
