@@ -19,7 +19,6 @@ from engine.config import Backfill as Settings
 from engine.core.facts import (
     AccountFact,
     BalanceFact,
-    EquityFact,
     Fact,
     FillFact,
     OrderFact,
@@ -427,13 +426,12 @@ class Backfill:
                     reading,
                 )
                 self._sync.fetched(desk.account_id, reading.facts, self._clock.now_ms())
+            account = self._roster.account(desk.account_id)
+            asked_ms = self._http.venue_now_ms(account.venue, account.environment)
             facts = await self._statement(desk.account_id)
-            self._sync.fetched(
-                desk.account_id,
-                [f for f in facts if isinstance(f, EquityFact)],
-                self._clock.now_ms(),
-                source=Source.STATEMENT,
-            )
+            # What a complete statement leaves out is flat: a position closed while nobody listened is stated no more.
+            facts += desk.book.absent_from(cast("list[AccountFact]", facts), asked_ms)
+            self._sync.fetched(desk.account_id, facts, self._clock.now_ms(), source=Source.STATEMENT)
             differences = _differences(desk, facts)
             if not differences:
                 return
