@@ -313,7 +313,8 @@ class Writer:
     def _hold(self, entries: Sequence[Entry], trouble: str, *, may_be_written: bool = False) -> None:
         """The database fails: keep facts and posted jobs in order, let nobody wait."""
         with self._changed:
-            log.error("ledger_down", trouble=trouble, queued=self._queued)
+            if trouble != self._trouble:  # once, not at each try
+                log.error("ledger_down", trouble=trouble, queued=self._queued)
             outcomes: list[Outcome] = [
                 (entry.future, None, LedgerDown(trouble, may_be_written=may_be_written))
                 for entry in entries
