@@ -15,7 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 Row = tuple[Any, ...]
 
-TOGETHER = (256, 64, 16, 4, 1)  # rows in one statement
+# How many rows share a statement. sqlite3 lets go of Python's lock for each statement, and where the event loop is busy
+# getting it back takes longer than the insert; psycopg's executemany sends one prepared statement down a pipeline.
+_TOGETHER = {"sqlite": (256, 64, 16, 4), "postgresql": ()}
 
 _COMPILERS: dict[str, tuple[Any, Any]] = {  # both with positional parameters, so that rows stay tuples
     "sqlite": (sqlite.insert, sqlite.dialect(paramstyle="qmark")),
@@ -30,18 +32,15 @@ def columns(table: sa.Table) -> tuple[str, ...]:
 
 
 def put(connection: sa.Connection, table: sa.Table, rows: Sequence[Row], *, once: bool = False) -> int:
-    """Insert all rows; with `once`, rows whose key is already there are passed over. Returns how many are new.
-
-    Many rows share a statement: sqlite3 lets go of Python's lock for each statement, and where the event loop is
-    busy, getting it back takes longer than the insert.
-    """
+    """Insert all rows; with `once`, rows whose key is already there are passed over. Returns how many are new."""
     dialect, new, done = connection.dialect.name, 0, 0
-    for together in TOGETHER:
-        sql = _insert(dialect, table, once, together) if len(rows) - done >= together else ""
+    for together in _TOGETHER[dialect]:
         while len(rows) - done >= together:
             values = tuple(chain.from_iterable(rows[done : done + together]))
-            new += connection.exec_driver_sql(sql, values).rowcount
+            new += connection.exec_driver_sql(_insert(dialect, table, once, together), values).rowcount
             done += together
+    if rest := list(rows[done:]):
+        new += connection.exec_driver_sql(_insert(dialect, table, once, 1), rest).rowcount
     return new
 
 
