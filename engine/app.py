@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 
 from accounts.database import SchemaOld
@@ -29,7 +30,7 @@ from engine.core.plans import Plan
 from engine.core.venue import Heard, Notice, Priority, Reply, Rest, Said, Venue, VenueError
 from engine.execute import Executor
 from engine.kill import KillSwitch
-from engine.ledger import Ledger, books, quarantine
+from engine.ledger import Ledger, Writer, books, quarantine
 from engine.links import Links, LinkView, Phase
 from engine.notify import Notifier
 from engine.plan import Planner, recheck, rules_of
@@ -39,9 +40,9 @@ from engine.roster import Roster
 from engine.sides import Sides
 from engine.sync import Sync
 from engine.views import LedgerPlans, LiveAccounts, LiveMarket
-from engine.wire.http import Http, NoAnswer, Origin
+from engine.wire.http import Http, NoAnswer, Origin, Transport
 from engine.wire.rate import Budgets
-from engine.wire.stream import dialler
+from engine.wire.stream import Dial, dialler
 from scheduler.clock import Clock
 from scheduler.heartbeat import Heartbeat
 from scheduler.timetable import Entry
@@ -56,12 +57,31 @@ _FIRST_COMPARISON_S = 3.0
 Place = tuple[str, str]  # venue, environment
 
 
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine has of the machine it runs on. A simulation brings its own: no sockets, threads or real time."""
+
+    dial: Dial | None = None  # None: real WebSockets
+    transport: Transport | None = None  # None: real HTTP
+    heartbeat: Callable[[Clock, Sequence[Entry]], Heartbeat] = Heartbeat
+    writer: type[Writer] = Writer
+    aside: Callable[..., Awaitable[Any]] = anyio.to_thread.run_sync  # runs what blocks
+    door: Callable[[ControlOffice, str], Coroutine[Any, Any, None]] = serve
+
+
 class Engine:
     """Everything that runs, for one database. `run` returns when `stop` was called and all is written."""
 
     def __init__(
-        self, config: Config, *, venues: dict[str, Venue], clock: Clock, rng: random.Random, notifier: Notifier
+        self,
+        config: Config,
+        *,
+        venues: dict[str, Venue],
+        clock: Clock,
+        rng: random.Random,
+        notifier: Notifier,
+        surroundings: Surroundings | None = None,
     ) -> None:
+        around = self._around = surroundings or Surroundings()
         self._config, self._clock, self._rng, self._notifier = config, clock, rng, notifier
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
@@ -82,7 +102,7 @@ class Engine:
         self.vault.check(canary)
         self.ownership = ledgers.own(config.database.url)
         self.registry.upgrade()
-        self.ledger = Ledger.open(config.database.url, config.ledger, clock)
+        self.ledger = Ledger.open(config.database.url, config.ledger, clock, writer=around.writer)
         self.sync = Sync(self.ledger, hold_limit=config.backfill.hold_limit)
         self.roster = Roster(venues, config.venues, self.sync.catalogue, self._open_credentials)
         percents = {
@@ -100,12 +120,13 @@ class Engine:
             max_connections=config.http.max_connections,
             read_attempts=config.http.read_attempts,
             ca_bundles=ca_bundles,
+            transport=around.transport,
         )
         self.links = Links(
             clock=clock,
             hearer=self,
             venues=venues,
-            dial=dialler(open_timeout_s=config.pulse.open_timeout_s, ca_bundles=ca_bundles),
+            dial=around.dial or dialler(open_timeout_s=config.pulse.open_timeout_s, ca_bundles=ca_bundles),
             pulse=config.pulse,
             budgets=self.budgets,
             credentials=self.roster.credentials,
@@ -181,7 +202,7 @@ class Engine:
             executor=self.executor,
             backfill=self.backfill,
         )
-        self.heartbeat = Heartbeat(clock, self._timetable())
+        self.heartbeat = around.heartbeat(clock, self._timetable())
         self.office = ControlOffice(
             clock=clock,
             ledger=self.ledger,
@@ -222,7 +243,7 @@ class Engine:
                 with anyio.move_on_after(_FIRST_COMPARISON_S):
                     await self._compare_clocks()  # logins are signed with the venue's time
                 await self.links.set_wanted(self.registry.wanted())
-                group.start_soon(serve, self.office, self._config.control.socket)
+                group.start_soon(self._around.door, self.office, self._config.control.socket)
                 self.executor.blocked = ""
                 self.ready.set()
                 self._notifier.ready(self._status_line())
@@ -262,7 +283,7 @@ class Engine:
                 for desk in self.sync.desks():
                     if not desk.lost:
                         books.post(self.ledger, desk.book)
-            left = await self.ledger.stop(_STOP_LIMIT_S)
+            left = await self._around.aside(self.ledger.close, _STOP_LIMIT_S)
             if left:
                 log.error("not_written", facts_and_jobs=left, next="history tells the facts again at the next start")
             self.registry.dispose()
@@ -308,7 +329,7 @@ class Engine:
             except Conflict as error:
                 raise ValueError(str(error)) from None
 
-        await anyio.to_thread.run_sync(remember)
+        await self._around.aside(remember)
 
     def _enter(self, account: Account) -> None:
         account_id = account.account_id
@@ -319,7 +340,7 @@ class Engine:
     async def _follow_registry(self) -> None:
         """Every recorded change of the registry takes effect here, within a beat of this entry."""
         known = self._known_changes
-        if await anyio.to_thread.run_sync(self.registry.change_counter) == known:
+        if await self._around.aside(self.registry.change_counter) == known:
             return
         changes = [c for c in self.registry.changes(limit=10_000) if c.change_id > known]
         if any(c.kind == "vault" for c in changes):  # the keys were sealed anew
@@ -498,7 +519,7 @@ class Engine:
 
     async def _feed_watchdog(self) -> None:
         """Proof of progress: the loop ran this entry, the pulse came in time, and the writer commits."""
-        if not await anyio.to_thread.run_sync(self.ownership.still_mine):
+        if not await self._around.aside(self.ownership.still_mine):
             log.error("database_lost", next="another engine may own it now: this one stops and sends nothing more")
             self.stop()
             return

@@ -4,7 +4,7 @@ from engine.ledger.facts import FactRow, Source, row
 from engine.ledger.ledger import Ledger, reader
 from engine.ledger.lock import AlreadyOwned, Ownership, own
 from engine.ledger.upgrade import SchemaTooNew, upgrade
-from engine.ledger.writer import Health, LedgerDown, LedgerFull
+from engine.ledger.writer import Health, LedgerDown, LedgerFull, Writer
 
 __all__ = [
     "AlreadyOwned",
@@ -16,6 +16,7 @@ __all__ = [
     "Ownership",
     "SchemaTooNew",
     "Source",
+    "Writer",
     "own",
     "reader",
     "row",

@@ -25,15 +25,22 @@ RETRY_S = 1.0  # how often a failing database is tried again
 class Ledger:
     """Everything that the engine records. One per process and database (see `own`); used from the event loop."""
 
-    def __init__(self, url: str, settings: Settings, clock: Clock, *, retry_s: float = RETRY_S) -> None:
+    def __init__(
+        self, url: str, settings: Settings, clock: Clock, *, retry_s: float = RETRY_S, writer: type[Writer] = Writer
+    ) -> None:
         self._reading = reading(url, busy_timeout_s=settings.busy_timeout_s)
-        self._writer = Writer(url, settings, clock, retry_s=retry_s)
+        self._writer = writer(url, settings, clock, retry_s=retry_s)
 
     @classmethod
-    def open(cls, url: str, settings: Settings, clock: Clock, *, retry_s: float = RETRY_S) -> Ledger:
-        """Bring the schema up to date and start the writer. Raises SchemaTooNew, or what the database raises."""
+    def open(
+        cls, url: str, settings: Settings, clock: Clock, *, retry_s: float = RETRY_S, writer: type[Writer] = Writer
+    ) -> Ledger:
+        """Bring the schema up to date and start the writer. Raises SchemaTooNew, or what the database raises.
+
+        `writer` is another one than the thread where threads are not wanted: in a simulation.
+        """
         upgrade(url)
-        ledger = cls(url, settings, clock, retry_s=retry_s)
+        ledger = cls(url, settings, clock, retry_s=retry_s, writer=writer)
         ledger._writer.start()
         return ledger
 

@@ -198,21 +198,25 @@ class Writer:
                 self._lingering = True
                 self._changed.wait_for(self._ripe, self._settings.group_wait_ms / 1000)
                 self._lingering = False
-            if self._stopping and not self._queue:
-                return []
-            group, facts, jobs = list[Entry](), 0, 0
-            if self._trouble:  # a real write shows whether the database is well again
-                group.append(_probe(self._clock.now_ms()))
-            while self._queue and facts < GROUP_FACTS and jobs < self._settings.group_jobs:
-                entry = self._queue.popleft()
-                group.append(entry)
-                self._awaited -= entry.future is not None
-                facts += len(entry.facts)
-                jobs += entry.job is not None
-                if entry.closes_group:
-                    break
-            self._group_since_s = group[0].at_s
-            return group
+            return self._take_group()
+
+    def _take_group(self) -> list[Entry]:
+        """What goes into one transaction now."""
+        if self._stopping and not self._queue:
+            return []
+        group, facts, jobs = list[Entry](), 0, 0
+        if self._trouble:  # a real write shows whether the database is well again
+            group.append(_probe(self._clock.now_ms()))
+        while self._queue and facts < GROUP_FACTS and jobs < self._settings.group_jobs:
+            entry = self._queue.popleft()
+            group.append(entry)
+            self._awaited -= entry.future is not None
+            facts += len(entry.facts)
+            jobs += entry.job is not None
+            if entry.closes_group:
+                break
+        self._group_since_s = group[0].at_s
+        return group
 
     def _ripe(self) -> bool:
         """Is there a reason to commit without waiting for more?"""

@@ -36,6 +36,10 @@ _NOTHING_WRITTEN = (
 )
 
 
+Transport = httpx.AsyncBaseTransport
+"""What carries requests: the network, or what a test has in its place."""
+
+
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where, and as whom, a venue is asked."""
 
@@ -82,7 +86,7 @@ class Http:
         max_connections: int = 16,
         read_attempts: int = 5,
         ca_bundles: Mapping[str, str] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         """`ca_bundles` by venue name, where not the system's; `transport` replaces the network in tests."""
         self._clock, self._budgets, self._rng = clock, budgets, rng
