@@ -239,7 +239,6 @@ class Engine:
                 group.start_soon(self.backfill.run)
                 group.start_soon(self.kill.run)
                 group.start_soon(self._keep_instruments)
-                group.start_soon(self._compare_clocks)
                 with anyio.move_on_after(_FIRST_COMPARISON_S):
                     await self._compare_clocks()  # logins are signed with the venue's time
                 await self.links.set_wanted(self.registry.wanted())

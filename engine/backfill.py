@@ -308,7 +308,8 @@ class Backfill:
     async def _open_account(self, desk: Desk) -> None:
         """First sight: the venue's statement is the opening of the book."""
         account_id = desk.account_id
-        asked_ms = self._clock.now_ms()
+        account = self._roster.account(account_id)
+        asked_ms = self._http.venue_now_ms(account.venue, account.environment)
         facts = await self._statement(account_id)
         positions = [f for f in facts if isinstance(f, PositionFact)]
         balances = [f for f in facts if isinstance(f, BalanceFact)]

@@ -66,7 +66,7 @@ class Reconcile(msgspec.Struct, frozen=True):
 class Ledger(msgspec.Struct, frozen=True):
     group_jobs: int = 100
     group_wait_ms: float = 2.0
-    queue_limit: int = 200_000
+    queue_limit: int = 50_000
     busy_timeout_s: float = 5.0
 
 

@@ -14,11 +14,15 @@ import msgspec
 import structlog
 
 from engine.core.book import Book
-from engine.core.facts import AccountFact, Fact, MarkFact
+from engine.core.facts import AccountFact, EquityFact, Fact, MarkFact
 from engine.core.instruments import Instrument
 from engine.ledger import FactRow, LedgerFull, Source, row
 
 log = structlog.get_logger("sync")
+
+_EQUITY_EVERY_MS = (
+    60_000  # a venue values an account every few seconds: the book follows, the ledger keeps one a minute
+)
 
 
 class Sink(Protocol):
@@ -33,7 +37,17 @@ class Sink(Protocol):
 class Desk:
     """One account's running state: its book, and whether what we know of it is proven."""
 
-    __slots__ = ("account_id", "book", "held", "last_fact_ms", "lost", "proven", "proven_at_ms", "why")
+    __slots__ = (
+        "account_id",
+        "book",
+        "equity_kept_ms",
+        "held",
+        "last_fact_ms",
+        "lost",
+        "proven",
+        "proven_at_ms",
+        "why",
+    )
 
     def __init__(self, account_id: str, book: Book) -> None:
         self.account_id = account_id
@@ -43,6 +57,7 @@ class Desk:
         self.proven = False
         self.proven_at_ms: int | None = None
         self.last_fact_ms: int | None = None
+        self.equity_kept_ms = 0
         self.why = "not read back yet"
 
 
@@ -173,6 +188,10 @@ class Sync:
             if told is False:
                 self.facts_known += 1
                 continue
+            if type(fact) is EquityFact:
+                if received_at_ms - desk.equity_kept_ms < _EQUITY_EVERY_MS:
+                    continue
+                desk.equity_kept_ms = received_at_ms
             if told is None:
                 # Older than the book remembers ids: the ledger's unique key decides, and the book is made anew
                 # from it before the account is proven again.
