@@ -5,6 +5,10 @@ BIN    := $(VENV)/bin
 STAY   ?=
 OUT    ?=
 
+# Debian keeps venv in a package of its own: root installs it, others are told how.
+VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q python3-venv; \
+  else echo "python3 has no venv here; first: sudo apt install python3-venv" >&2; exit 1; fi
+
 .PHONY: help install demo test check lint types contracts bench interop docs pins clean
 
 help:            ## what there is
@@ -13,7 +17,7 @@ help:            ## what there is
 install: $(VENV)/installed  ## makes .venv with the command unisono in it
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV) && $(VENV_PACKAGE) && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -6,6 +6,7 @@ Simulator and engine are processes of their own, as in real life; this one is th
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -30,6 +31,14 @@ from engine.reports.plans import preview_table, read_plan
 from engine.reports.tables import connections_table, gaps_table, orders_table
 from engine.reports.terminal import terminal
 
+
+def _near(path: Path) -> str:
+    """A path as a person in this folder would type it."""
+    near = os.path.relpath(path)
+    return near if not near.startswith("..") else str(path)
+
+
+_COMMAND = _near(Path(sys.executable).with_name("unisono"))
 _INSTRUMENT = "BTC/USDT:USDT"
 _SYMBOL = "BTC-USDT-SWAP"
 _CHANNELS = {"public": (f"mark-price:{_INSTRUMENT}", f"tickers:{_INSTRUMENT}", "instruments:SWAP")}
@@ -75,7 +84,7 @@ def _show(folder: Path, accounts: int, seed: int, stay: bool, began: float) -> b
             console.print(
                 f"\n[green]●[/green] done in {time.monotonic() - began:.0f} s. Everything that happened is in "
                 f"{_near(folder)}; look around with, for example:\n"
-                f"    unisono --help\n    unisono positions --config {_near(config)}"
+                f"    {_COMMAND} --help\n    {_COMMAND} positions --config {_near(config)}"
             )
             if stay:
                 _stay(venue, config)
@@ -185,9 +194,9 @@ def _reconcile(control: Control, config: Path) -> bool:
 def _stay(venue: SimulatedVenue, config: Path) -> None:
     table = Table(title="Still up; end it with Ctrl-C", show_header=False)
     at = f"--config {_near(config)}"
-    table.add_row("links", f"unisono connections {at}")
-    table.add_row("what is held", f"unisono positions {at}")
-    table.add_row("a health check", f"unisono doctor {at}")
+    table.add_row("links", f"{_COMMAND} connections {at}")
+    table.add_row("what is held", f"{_COMMAND} positions {at}")
+    table.add_row("a health check", f"{_COMMAND} doctor {at}")
     table.add_row(
         "cut an account", f'curl -XPOST {venue.doors["control"]}/faults -d \'{{"kind": "cut", "seconds": 10}}\''
     )
@@ -220,9 +229,3 @@ def _asked(control: Control, path: str, body: Any) -> Any:
         return control.post(path, body)
     except (ControlError, NoEngine) as error:
         fail(str(error))
-
-
-def _near(path: Path) -> str:
-    """A path as a person in this folder would type it."""
-    near = os.path.relpath(path)
-    return near if not near.startswith("..") else str(path)
