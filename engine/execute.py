@@ -139,14 +139,11 @@ class Executor:
         for plan in plans:
             self._plans[plan.plan_id] = plan
             self._of_plan[plan.plan_id] = []
-        unknown = 0
         for child in children:
             self._adopt(child)
-            if child.state is OrderState.SENDING:
-                self._step(child, OrderEvent.NO_ANSWER, reason="the engine stopped before the answer came")
-                unknown += 1
-            elif child.state is OrderState.PLANNED and self._plans[child.plan_id].state is PlanState.EXECUTING:
-                self._step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
+            if self._plans[child.plan_id].state is PlanState.EXECUTING:
+                self._interrupted(child)
+        unknown = len(self.unknown_children())
         for desk in self._sync.desks():  # what the books know already will not be told as news again
             for order in desk.book.orders():
                 self.on_fact(desk.account_id, order)
@@ -286,6 +283,7 @@ class Executor:
             raise
         if claimed and not mine:
             self._plans[plan_id] = replace(plan, state=PlanState.APPROVED)
+            self._read_back(plan_id)
             raise NotExecuted(
                 f"the ledger says that plan {plan_id} was claimed or ended meanwhile; nothing was sent. "
                 f"Look with: unisono plan show {plan_id}"
@@ -309,6 +307,23 @@ class Executor:
         await self._send(out)
         await self._close_if_ended(plan_id)
         return self.progress(plan_id)
+
+    def _read_back(self, plan_id: str) -> None:
+        """The plan as the ledger has it: an earlier claim took it, though its commit seemed to fail."""
+        with self._ledger.read() as conn:
+            plan, children = store.load_plan(conn, plan_id), store.load_children(conn, [plan_id])
+        if plan is not None and plan.state is PlanState.EXECUTING:
+            self._plans[plan_id] = plan
+            for child in children:
+                self._children[child.client_order_id] = child
+                self._interrupted(child)
+
+    def _interrupted(self, child: Child) -> None:
+        """A child of a plan at work that nobody is sending: what may be out there is asked about, never resent."""
+        if child.state is OrderState.SENDING:
+            self._step(child, OrderEvent.NO_ANSWER, reason="the engine stopped before the answer came")
+        elif child.state is OrderState.PLANNED:
+            self._step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
 
     async def _may_go(self, plan_id: str) -> Plan:
         plan = self._plans.get(plan_id)
