@@ -145,6 +145,7 @@ class Engine:
             budgets=self.budgets,
             roster=self.roster,
             send_timeout_s=config.plans.send_timeout_s,
+            request_expiry_s=config.plans.request_expiry_s,
             recent_ms=self.rules.duplicate_window_ms,
             rng=rng,
             recheck=self._recheck,

@@ -15,6 +15,7 @@ import anyio
 import msgspec
 import structlog
 
+from engine import crash
 from engine.config import Backfill as Settings
 from engine.core.facts import (
     AccountFact,
@@ -260,6 +261,7 @@ class Backfill:
             watermark_ms = started_ms
         since_ms = watermark_ms - overlap_ms
         reading = await self._read_history(desk, since_ms)
+        crash.point("backfill-after-read")
         was_proven = desk.proven
         news = self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
         self._not_lost_since(account_id, losses)
@@ -267,6 +269,7 @@ class Backfill:
             self._sync.release(account_id)
         if (gap := self._gaps.get(account_id)) is not None:
             self._note(msgspec.structs.replace(gap, state=gaps.GapState.BACKFILLED))
+        crash.point("backfill-after-apply")
         await self._verify(desk)
         if desk.lost:
             raise NotProven("facts came faster than they could be kept; history is read again")
@@ -315,6 +318,7 @@ class Backfill:
         balances = [f for f in facts if isinstance(f, BalanceFact)]
         desk.book.open_with(positions, balances, asked_ms)
         self._sync.fetched(account_id, facts, self._clock.now_ms(), source=Source.STATEMENT)
+        crash.point("open-before-keep")
         await books.keep(self._ledger, desk.book)
         log.info("account_opened", account=account_id, positions=len(positions), currencies=len(balances))
 
@@ -455,12 +459,14 @@ class Backfill:
                 pages_read=reading.pages,
             )
         desk.book.prune(watermark_ms - 2 * round(self._settings.overlap_s * 1000))
+        crash.point("backfill-before-settle")
         try:
             await self._ledger.write(lambda conn: gaps.settle(conn, account_id, CURSOR, watermark_ms, now_ms, proven))
         except LedgerDown:
             if gap is not None:
                 self._gaps[account_id] = gap
             raise
+        crash.point("backfill-after-settle")
         books.post(self._ledger, desk.book)
         self.proven_count += 1
         log.info("proven", account=account_id, gap=gap.gap_id if gap else None, news=found, pages=reading.pages)

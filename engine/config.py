@@ -44,6 +44,7 @@ class Plans(msgspec.Struct, frozen=True):
     price_collar_percent: float = 10.0
     max_price_age_s: float = 30.0
     send_timeout_s: float = 5.0  # no answer for so long: the outcome is unknown
+    request_expiry_s: float = 10.0  # the venue must refuse an order that reaches it later, where it can be told so
     duplicate_window_s: float = 60.0
     margin_percent: float = 10.0  # what a derivative is taken to bind of its notional, for the check of buying power
     at_par: tuple[str, ...] = ("USD", "USDT", "USDC")  # counted one to one when an account's NAV is told in one of them
@@ -129,6 +130,7 @@ _LIMITS: dict[tuple[str, str], tuple[Any, str]] = {
     ("plans", "price_collar_percent"): (lambda v: 0 < v <= 100, "must be above 0 and at most 100"),
     ("plans", "margin_percent"): (lambda v: 0 <= v <= 100, "must lie between 0 and 100"),
     ("plans", "send_timeout_s"): (lambda v: 0.1 <= v <= 60, "must lie between 0.1 and 60 seconds"),
+    ("plans", "request_expiry_s"): (lambda v: 1 <= v <= 60, "must lie between 1 and 60 seconds"),
     ("plans", "four_eyes_notional"): (lambda v: v >= 0, "must not be negative"),
     ("backfill", "overlap_s"): (
         lambda v: v >= 30,

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from accounts.model import Connection
+from engine import crash
 from engine.core.facts import AccountFact, OrderFact
 from engine.core.limits import Recent
 from engine.core.orders import (
@@ -101,6 +102,7 @@ class Executor:
         budgets: Budgets,
         roster: Roster,
         send_timeout_s: float,
+        request_expiry_s: float,
         recent_ms: int,
         rng: random.Random,
         recheck: Callable[[Plan], Mapping[tuple[str, int], Sequence[Denial]]],
@@ -112,7 +114,8 @@ class Executor:
         """
         self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
         self._http, self._budgets, self._roster = http, budgets, roster
-        self._send_timeout_s, self._rng, self._recheck = send_timeout_s, rng, recheck
+        self._send_timeout_s, self._request_expiry_s = send_timeout_s, request_expiry_s
+        self._rng, self._recheck = rng, recheck
         self._stopped = stopped
         self._recent_ms = recent_ms
         self._shapes: dict[tuple[str, str, type, int], tuple[list[RateRule], str, int]] = {}
@@ -147,7 +150,9 @@ class Executor:
         for desk in self._sync.desks():  # what the books know already will not be told as news again
             for order in desk.book.orders():
                 self.on_fact(desk.account_id, order)
+        crash.point("recover-before-flush")
         await self._flush()
+        crash.point("recover-after-flush")
         for plan in plans:
             await self._close_if_ended(plan.plan_id)
         return unknown
@@ -276,6 +281,7 @@ class Executor:
             )
             for child in go
         ]
+        crash.point("claim-before-commit")
         try:
             mine = set(await self._ledger.write(lambda conn: store.claim(conn, plan, claimed, token, now_ms, by)))
         except BaseException:
@@ -304,7 +310,9 @@ class Executor:
             out.append(place)
         for child, why in stay:
             self._step(child, OrderEvent.SKIP, reason=why)
+        crash.point("after-claim-before-send")
         await self._send(out)
+        crash.point("after-last-send")
         await self._close_if_ended(plan_id)
         return self.progress(plan_id)
 
@@ -381,6 +389,7 @@ class Executor:
             )
             commands.append((child.account_id, child.client_order_id, command))
         await self._make_room(commands, Priority.RISK)
+        crash.point("cancel-before-send")
         await self._send(commands)
 
     async def amend(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None) -> int:
@@ -413,6 +422,7 @@ class Executor:
         now_ms = self._clock.now_ms()
         await self._make_room(commands, Priority.PLACE)
         await self._ledger.write(lambda conn: store.record_amends(conn, intents, now_ms))
+        crash.point("amend-after-record")
         await self._send(commands)
         return len(commands)
 
@@ -449,9 +459,11 @@ class Executor:
     def _expiry_ms(self, child: Child) -> int:
         """Until when the venue may still carry a request of now out, by the venue's clock."""
         account = self._roster.account(child.account_id)
-        expiry_ms = self._roster.venues[account.venue].capabilities.request_expiry_ms
+        longest_ms = self._roster.venues[account.venue].capabilities.request_expiry_ms
         now_ms = self._http.venue_now_ms(account.venue, account.environment)
-        return now_ms + (expiry_ms if expiry_ms is not None else round(self._send_timeout_s * 1000))
+        if longest_ms is None:  # it takes no expiry: what counts is how long we wait
+            return now_ms + round(self._send_timeout_s * 1000)
+        return now_ms + min(round(self._request_expiry_s * 1000), longest_ms)
 
     def _places(self, children: Sequence[Child]) -> list[tuple[str, str, Command]]:
         """The children as requests; one whose instrument has vanished was denied by the last look."""
@@ -477,6 +489,7 @@ class Executor:
         """Send (account, client order id, command) each over its account's way; one plain loop, no task each."""
         sent = 0
         for account_id, batch in _by_account(commands, self._roster):
+            crash.point("mid-send")
             why = "" if isinstance(batch[0][1], Cancel) else self.blocked or self._stopped(account_id)
             if why:  # thrown while the claim was written or others were sent: not one order more
                 self._not_written([c for c, _ in batch], [m for _, m in batch], why)
@@ -555,6 +568,7 @@ class Executor:
         if waiting is None:
             log.info("late_reply", connection=connection.connection_key, request=reply.request_id)
             return
+        crash.point("answer-before-step")
         self._settle(waiting.client_order_ids, waiting.commands, reply.outcomes)
 
     def on_down(self, connection_key: str, reason: str) -> None:
@@ -707,6 +721,7 @@ class Executor:
             self._changed.set()
             return
         self._changes = self._changes[len(changes) :]
+        crash.point("steps-posted")
         for plan_id in {c.after.plan_id for c in changes}:
             await self._close_if_ended(plan_id)
 

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import structlog
 
+from engine import crash
 from engine.config import Reconcile
 from engine.core.breaks import Cause, Comparison, aged, survive
 from engine.core.compare import compare
@@ -94,7 +95,9 @@ class Reconciler:
             rules=self._rules,
             accounts=[self._checked(subject, look, reads, seen) for subject, look, reads in found],
         )
+        crash.point("reconcile-before-save")
         await self._ports.save(run)
+        crash.point("reconcile-after-save")
         log.info("reconciled", run_id=run.run_id, verdict=run.verdict.value, accounts=len(run.accounts))
         return run
 

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 import structlog
 
+from engine import crash
 from engine.core.facts import FillFact, OrderFact
 from engine.core.orders import CancelState, OrderState
 from engine.core.plans import Child
@@ -123,6 +124,7 @@ class Resolver:
         case.rounds += 1
         if case.rounds >= _PROOF_ROUNDS:
             log.info("negative_proof", child=child.child_id, account=account_id, rounds=case.rounds)
+            crash.point("resolve-before-proof")
             self._executor.resolved_absent(child.client_order_id)
 
     async def _shown_anywhere(self, child: Child) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 
@@ -9,9 +10,10 @@ import anyio
 
 from accounts.registry import RegistryError
 from accounts.vault import VaultError
+from engine import crash
 from engine.app import Engine
 from engine.cli import logs
-from engine.cli.context import CONFIG_DEFAULT, ConfigOption, fail, read_config
+from engine.cli.context import CONFIG_DEFAULT, ConfigOption, fail, plain_errors, read_config
 from engine.cli.exits import Exit
 from engine.config import Config
 from engine.ledger import AlreadyOwned, SchemaTooNew
@@ -36,6 +38,8 @@ def run(config: ConfigOption = CONFIG_DEFAULT) -> None:
     """
     settings = read_config(config)
     logs.configure(settings.log)
+    with plain_errors(ValueError):
+        crash.arm(os.environ)
     try:
         anyio.run(_run, settings, backend_options={"use_uvloop": True})
     except VaultError as error:

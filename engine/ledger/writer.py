@@ -27,6 +27,7 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
+from engine import crash
 from engine.config import Ledger as Settings
 from engine.ledger import gaps, quarantine, rows, tables
 from engine.ledger.engines import writing
@@ -258,10 +259,12 @@ class Writer:
             with suppress(Exception):  # what went wrong first is what is told
                 transaction.rollback()
             raise
+        crash.point("ledger-before-commit")
         try:
             transaction.commit()
         except Exception as error:
             raise CommitFailed(_named(error)) from error
+        crash.point("ledger-after-commit")
         with self._changed:
             self.commits += 1
             self._durations.append((self._clock.monotonic_s() - started_s) * 1000)
