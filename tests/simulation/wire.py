@@ -1,0 +1,282 @@
+"""Does. The network between engine and venue, in memory: it takes its time, keeps the order of each connection, and
+breaks in ways of its own beside the faults of the world."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+
+import anyio
+import httpx
+
+from engine.core.venue import Call, Frame, Sent, Session
+from engine.sim.world import DEAD_LINE, World
+from engine.wire.stream import Closed, NotOpened, NotSent
+from tests.simulation.life import Life
+from tests.simulation.loop import VirtualClock, VirtualLoop
+from tests.simulation.trace import Trace
+
+_SHORT_S, _LONG_S = 0.002, 0.03
+_DIAL_LIMIT_S = 10.0
+
+
+class Network:
+    """All lines to one venue."""
+
+    def __init__(self, world: World, loop: VirtualLoop, clock: VirtualClock, rng: random.Random, trace: Trace) -> None:
+        self.world, self.loop, self.clock, self.rng, self.trace = world, loop, clock, rng, trace
+        self.lines: dict[Session, Line] = {}
+        self.happened: Counter[str] = Counter()
+        self.torn_until_ms = 0
+        """Until then, now and then, a write fails though its bytes may have left."""
+        self.exceeded: list[str] = []
+        self.idle_closes: list[str] = []
+        self.on_send: Callable[[Frame], None] = lambda frame: None
+        """Asked at each frame and each body that leaves the engine, before it leaves."""
+
+    def true_ms(self) -> int:
+        return self.clock.true_ms()
+
+    def delay_s(self) -> float:
+        return self.rng.uniform(_SHORT_S, _LONG_S)
+
+    def flush(self) -> None:
+        """Carry what the venue has said."""
+        for outgoing in self.world.drain(self.true_ms()):
+            line = self.lines.get(outgoing.session)
+            if line is None:
+                if outgoing.sent is Sent.CLOSE:
+                    self.world.gone(outgoing.session)
+                continue
+            match outgoing.sent:
+                case Sent.FREEZE:
+                    line.frozen = True
+                case Sent.ABORT:
+                    line.come(Closed(1006, ""))
+                case Sent.CLOSE:
+                    if outgoing.code == 4004:
+                        self.idle_closes.append(f"{self.true_ms()} {line.name}")
+                    line.come(Closed(outgoing.code, outgoing.reason))
+                case _:
+                    text = outgoing.frame if isinstance(outgoing.frame, str) else outgoing.frame.decode()
+                    if outgoing.sent is not Sent.PUSH and ('"50011"' in text or '"60014"' in text or '"50061"' in text):
+                        self.exceeded.append(f"{self.true_ms()} {line.name} {text[:200]}")
+                    line.come(text.encode())
+
+    def tick(self) -> None:
+        self.world.tick(self.true_ms())
+        self.flush()
+
+    def dialler(self, life: Life) -> Dialler:
+        return Dialler(self, life)
+
+    def forget(self, session: Session) -> None:
+        if self.lines.pop(session, None) is not None:
+            self.world.gone(session)
+
+
+class Dialler:
+    """The port `engine.wire.stream.Dial` of one life."""
+
+    def __init__(self, network: Network, life: Life) -> None:
+        self._network, self._life = network, life
+
+    async def __call__(self, url: str, venue: str) -> Line:
+        network = self._network
+        path = "/" + url.split("://", 1)[1].partition("/")[2]
+        await anyio.sleep(network.delay_s())
+        session = network.world.accept(path, "127.0.0.1", network.true_ms())
+        network.trace.note("dial", f"{path} {session if isinstance(session, int) else 'open'}")
+        if isinstance(session, int):
+            if session == 429:
+                network.exceeded.append(f"{network.true_ms()} connection refused: too many a second")
+            await anyio.sleep(network.delay_s())
+            raise NotOpened("refused" if session == DEAD_LINE else f"HTTP {session}")
+        line = Line(network, self._life, session)
+        network.lines[session] = line
+        try:
+            await anyio.sleep(network.delay_s())
+        except BaseException:
+            line.abort()
+            raise
+        return line
+
+
+class Line:
+    """The port `engine.wire.stream.Socket`: one connection, both ways in order."""
+
+    def __init__(self, network: Network, life: Life, session: Session) -> None:
+        self._network, self._life, self._session = network, life, session
+        self.frozen = False
+        self.opened_ms = self.moved_ms = network.true_ms()
+        self._there: deque[tuple[float, Frame]] = deque()
+        self._back: deque[tuple[float, bytes | Closed]] = deque()
+        self._inbox: deque[bytes] = deque()
+        self._ended: Closed | None = None
+        self._woken = asyncio.Event()
+        self._last_there_s = self._last_back_s = 0.0
+        life.at_death.append(self._cut_by_death)
+
+    @property
+    def name(self) -> str:
+        return f"{self._session.account or 'public'} since {self.opened_ms}"
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    # ---- the engine's side
+
+    async def recv(self) -> bytes:
+        while not self._inbox:
+            if self._ended is not None:
+                raise self._ended
+            self._woken.clear()
+            await self._woken.wait()
+        return self._inbox.popleft()
+
+    def send(self, frame: Frame) -> None:
+        network = self._network
+        if self._life.dead:
+            raise NotSent("dead", written=True)
+        if self._ended is not None:
+            raise NotSent("the socket is closing", written=False)
+        network.on_send(frame)
+        if '"order' in frame[:80] if isinstance(frame, str) else b'"order' in frame[:80]:
+            self._life.point("before send")
+        torn = network.true_ms() < network.torn_until_ms and network.rng.random() < 0.2
+        network.trace.note("there", frame)
+        if not torn or network.rng.random() < 0.5:
+            self._last_there_s = max(self._last_there_s, network.loop.now_s + network.delay_s())
+            self._there.append((self._last_there_s, frame))
+            network.loop.call_at(self._last_there_s, self._arrive)
+        if torn:
+            network.happened["torn_write"] += 1
+            self.abort()
+            raise NotSent("writing failed", written=True)
+        self._life.point("after send")
+
+    async def ping(self) -> None:
+        await anyio.sleep(2 * self._network.delay_s())
+
+    async def close(self) -> None:
+        self.abort()
+        await anyio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        if self._ended is None:
+            self._ended = Closed(1006, "")
+            self._woken.set()
+            self._hang_up()
+
+    def _cut_by_death(self) -> None:
+        if self._ended is None:
+            self._ended = Closed(1006, "dead")
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """The venue learns of it after whatever was sent before."""
+        self._last_there_s = max(self._last_there_s, self._network.loop.now_s + self._network.delay_s())
+        self._network.loop.call_at(self._last_there_s + 0.001, self._network.forget, self._session)
+
+    # ---- the venue's side
+
+    def come(self, what: bytes | Closed) -> None:
+        """The venue has said it; it is heard later."""
+        if self.frozen and not isinstance(what, Closed):
+            return
+        network = self._network
+        self._last_back_s = max(self._last_back_s, network.loop.now_s + network.delay_s())
+        self._back.append((self._last_back_s, what))
+        network.loop.call_at(self._last_back_s, self._hear)
+
+    def _arrive(self) -> None:
+        network = self._network
+        while self._there and self._there[0][0] <= network.loop.now_s:
+            frame = self._there.popleft()[1]
+            if self._session not in network.lines:
+                continue
+            self.moved_ms = network.true_ms()
+            network.world.hear(self._session, frame if isinstance(frame, bytes) else frame.encode(), self.moved_ms)
+        network.flush()
+
+    def _hear(self) -> None:
+        network = self._network
+        while self._back and self._back[0][0] <= network.loop.now_s:
+            what = self._back.popleft()[1]
+            self.moved_ms = network.true_ms()
+            if isinstance(what, Closed):
+                network.trace.note("back", f"{self.name} closed {what.code}")
+                network.forget(self._session)
+                if self._ended is None:
+                    self._ended = what
+            else:
+                network.trace.note("back", what)
+                self._inbox.append(what)
+            self._woken.set()
+
+
+class MemoryTransport(httpx.AsyncBaseTransport):
+    """HTTP of one life."""
+
+    def __init__(self, network: Network, life: Life) -> None:
+        self._network, self._life = network, life
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        network, life = self._network, self._life
+        if life.dead:
+            raise httpx.ReadError("dead")
+        body = request.content
+        network.on_send(body)
+        target = request.url.raw_path.decode()
+        if body:
+            life.point("before post")
+        network.trace.note("ask", f"{request.method} {target} {body.decode()}")
+        limit_s = network.loop.now_s + float(request.extensions.get("timeout", {}).get("read") or 10.0)
+        call = Call(
+            method=request.method,
+            target=target,
+            headers={k.decode().lower(): v.decode() for k, v in request.headers.raw},
+            body=body,
+        )
+        there_s = network.delay_s()
+        if body:
+            # What has left arrives, whatever becomes of who asked.
+            arrived = asyncio.Event()
+            told: list[object] = []
+
+            def arrive() -> None:
+                told.append(self._carry(call))
+                arrived.set()
+
+            network.loop.call_later(there_s, arrive)
+            life.point("after post")
+            await arrived.wait()
+            response, due_ms = told[0]  # type: ignore[misc]
+        else:
+            await anyio.sleep(there_s)
+            response, due_ms = self._carry(call)
+        wait_s = max(0.0, (due_ms - network.true_ms()) / 1000) + network.delay_s()
+        if network.loop.now_s + wait_s > limit_s:
+            await anyio.sleep(max(0.0, limit_s - network.loop.now_s))
+            raise httpx.ReadTimeout("no answer in time")
+        await anyio.sleep(wait_s)
+        if response is None:
+            network.trace.note("answer", "broken")
+            raise httpx.ReadError("the connection broke")
+        network.trace.note("answer", f"{response.status} " + response.body.decode("utf-8", "replace"))
+        return httpx.Response(response.status, headers=dict(response.headers), content=response.body)
+
+    def _carry(self, call: Call) -> tuple[object, int]:
+        network = self._network
+        injected = network.world.faults.happened["rate_429"]
+        response, due_ms = network.world.call(call, network.true_ms())
+        network.flush()
+        if response is not None and network.world.faults.happened["rate_429"] == injected:
+            if response.status == 429 or b'"50011"' in response.body or b'"50061"' in response.body:
+                network.exceeded.append(f"{network.true_ms()} {call.method} {call.target} {response.body[:150]!r}")
+        return response, due_ms
+
+    async def aclose(self) -> None: ...
