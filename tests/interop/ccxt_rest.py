@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import sys
@@ -17,10 +18,11 @@ import ccxt.async_support
 from tests.interop.steps import Steps, Venue, patient, refused, same
 
 SPOT, SWAP, INVERSE = "BTC/USDT", "ETH/USDT:USDT", "BTC/USD:BTC"
+ROLES = {"T": "taker", "M": "maker"}
 D = Decimal
 
 
-def client(kind: Any, venue: Venue, **changed: str) -> Any:
+def client(kind: Any, venue: Venue, **changed: Any) -> Any:
     keys = venue.keys
     exchange = kind(
         {"apiKey": keys["api_key"], "secret": keys["secret"], "password": keys["passphrase"], "timeout": 10_000}
@@ -92,6 +94,13 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
             stranger = client(kind, venue, **changed)
             await refuses(stranger.private_get_account_balance, of=error)
             await told(stranger.close())
+    async with steps("asking too often"):
+        hasty = client(kind, venue, enableRateLimit=False)
+        with contextlib.suppress(ccxt.RateLimitExceeded):
+            for _ in range(6):  # five in two seconds
+                await tell(hasty.private_get_account_config)
+            raise AssertionError("nothing was refused")
+        await told(hasty.close())
 
     # ---- Orders that rest
 
@@ -184,6 +193,18 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
         assert (true["state"], true["accFillSz"]) == ("filled", "4")
         inverse = await tell(exchange.create_order, INVERSE, "market", "sell", 2)
         assert venue.order(inverse["id"])["state"] == "filled"
+    async with steps("filled in part, by taking and by making"):
+        mark = marks["ETH-USDT-SWAP"]
+        venue.somebody_else(instrument=SWAP, side="sell", quantity="1", price=str(mark))
+        order = await tell(exchange.create_order, SWAP, "limit", "buy", 3, float(mark))
+        found = await tell(exchange.fetch_order, order["id"], SWAP)
+        assert (found["status"], found["filled"], found["remaining"]) == ("open", 1, 2)
+        assert venue.order(order["id"])["state"] == "partially_filled"
+        venue.somebody_else(instrument=SWAP, side="sell", quantity="2")
+        found = await tell(exchange.fetch_order, order["id"], SWAP)
+        assert (found["status"], found["filled"], found["average"]) == ("closed", 3, float(mark))
+        trades = await tell(exchange.fetch_order_trades, order["id"], SWAP)
+        assert [(t["amount"], t["takerOrMaker"]) for t in trades] == [(1, "taker"), (2, "maker")]
     async with steps("position"):
         found = {p["symbol"]: p for p in await tell(exchange.fetch_positions)}
         assert {p["info"]["instId"] for p in found.values()} == {p["instId"] for p in venue.truth("positions")}
@@ -194,7 +215,7 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
             assert same(position["contracts"], abs(D(true["pos"])))
             assert same(position["entryPrice"], true["avgPx"])
         assert found[SWAP]["leverage"] == 3
-        assert (await tell(exchange.fetch_position, SWAP))["contracts"] == 4
+        assert (await tell(exchange.fetch_position, SWAP))["contracts"] == 7
     async with steps("closed orders"):
         for symbol, name in ((SPOT, "BTC-USDT"), (SWAP, "ETH-USDT-SWAP")):
             found = await tell(exchange.fetch_closed_orders, symbol)
@@ -207,11 +228,28 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
             assert {t["id"] for t in found} == set(true)
             for trade in found:
                 fill = true[trade["id"]]
-                assert (trade["order"], trade["side"], trade["takerOrMaker"]) == (fill["ordId"], fill["side"], "taker")
+                assert (trade["order"], trade["side"]) == (fill["ordId"], fill["side"])
+                assert trade["takerOrMaker"] == ROLES[fill["execType"]]
                 assert same(trade["amount"], fill["fillSz"])
                 assert same(trade["price"], fill["fillPx"])
                 assert same(trade["fee"]["cost"], -D(fill["fee"]))
                 assert trade["fee"]["currency"] == fill["feeCcy"]
+    async with steps("pages: after, before, begin, end"):
+        fills = [f for f in venue.truth("fills") if f["instId"] == "ETH-USDT-SWAP"]
+        newest = await tell(exchange.fetch_my_trades, SWAP, None, 2)
+        assert [t["id"] for t in newest] == [f["tradeId"] for f in fills[-2:]]
+        since = int(fills[1]["ts"])
+        later = await tell(exchange.fetch_my_trades, SWAP, since)
+        assert [t["id"] for t in later] == [f["tradeId"] for f in fills if int(f["ts"]) >= since]
+        until = await tell(exchange.fetch_my_trades, SWAP, None, None, {"until": since})
+        assert [t["id"] for t in until] == [f["tradeId"] for f in fills if int(f["ts"]) <= since]
+    async with steps("funding"):
+        before = D(venue.cash()["USDT"]["cashBal"])
+        venue.post("/faults", kind="funding", instrument=SWAP, rate="0.0001")
+        (paid,) = await tell(exchange.fetch_funding_history, SWAP)
+        assert same(paid["amount"], D(venue.cash()["USDT"]["cashBal"]) - before)
+        assert paid["amount"] < 0
+        assert not await tell(exchange.fetch_funding_history, INVERSE)
     async with steps("an order placed elsewhere"):
         price = patient(marks["BTC-USDT"], "0.1")
         there = venue.post(
@@ -220,7 +258,7 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
         assert there["ordId"] in [o["id"] for o in await tell(exchange.fetch_open_orders, SPOT)]
         await tell(exchange.cancel_order, there["ordId"], SPOT)
     async with steps("close by a reduce-only order"):
-        await tell(exchange.create_order, SWAP, "market", "sell", 4, None, {"reduceOnly": True})
+        await tell(exchange.create_order, SWAP, "market", "sell", 7, None, {"reduceOnly": True})
         await tell(exchange.create_order, INVERSE, "market", "buy", 2, None, {"reduceOnly": True})
         assert not venue.truth("positions")
         assert not await tell(exchange.fetch_positions)
@@ -231,7 +269,14 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
             assert same(sum(D(b["balChg"]) for b in bills if b["ccy"] == currency), row["cashBal"])
         entries = await tell(exchange.fetch_ledger, None, None, 100, {"type": "swap"})
         assert {e["id"] for e in entries} == {b["billId"] for b in bills if b["instType"] == "SWAP"}
-        assert {e["type"] for e in entries} == {"trade"}
+        assert {e["type"] for e in entries} == {"trade", "fee"}
+    async with steps("liquidation"):
+        await tell(exchange.create_order, SWAP, "market", "buy", 2)
+        venue.post("/faults", kind="liquidate", accounts=[venue.name], instrument=SWAP)
+        assert not await tell(exchange.fetch_positions)
+        trade = (await tell(exchange.fetch_my_trades, SWAP))[-1]
+        assert int(trade["id"]) < 0
+        assert (trade["side"], trade["amount"], trade["info"]["subType"]) == ("sell", 2, "100")
     async with steps("dead man's switch"):
         armed = await tell(exchange.cancel_all_orders_after, 10_000)
         assert int(armed["data"][0]["triggerTime"]) > time.time() * 1000

@@ -85,6 +85,9 @@ async def converse(venue: Venue, steps: Steps) -> None:
         wrong = ({"api_secret_key": "x"}, {"passphrase": "x"}, {"api_key": "x"}, {"flag": "0"})
         answers = [client(AccountAPI, **changed).get_account_config()["code"] for changed in wrong]
         assert answers == ["50113", "50105", "50119", "50101"], answers
+    async with steps("asking too often"):
+        answers = [account.get_account_config()["code"] for _ in range(6)]  # five in two seconds
+        assert "50011" in map(str, answers), answers
 
     # ---- Orders that rest
 
@@ -170,10 +173,19 @@ async def converse(venue: Venue, steps: Steps) -> None:
         made = row(trade.place_order(SWAP, "cross", "buy", "market", "4"))
         assert venue.order(made["ordId"])["accFillSz"] == "4"
         row(trade.place_order(INVERSE, "cross", "sell", "market", "2"))
+    async with steps("filled in part, by taking and by making"):
+        venue.somebody_else(instrument=SWAP, side="sell", quantity="1", price=str(marks[SWAP]))
+        made = row(trade.place_order(SWAP, "cross", "buy", "limit", "3", px=str(marks[SWAP])))
+        told = row(trade.get_order(SWAP, made["ordId"]))
+        assert (told["state"], told["accFillSz"]) == ("partially_filled", "1")
+        venue.somebody_else(instrument=SWAP, side="sell", quantity="2")
+        told = row(trade.get_order(SWAP, made["ordId"]))
+        assert (told["state"], told["accFillSz"], told["fillSz"]) == ("filled", "3", "2")
+        assert [f["execType"] for f in rows(trade.get_fills(ordId=made["ordId"]))] == ["M", "T"]
     async with steps("position"):
         told = {p["posId"]: (p["instId"], p["pos"], p["avgPx"]) for p in rows(account.get_positions())}
         assert told == {p["posId"]: (p["instId"], p["pos"], p["avgPx"]) for p in venue.truth("positions")}
-        assert {name: size for name, size, _ in told.values()} == {SWAP: "4", INVERSE: "-2"}
+        assert {name: size for name, size, _ in told.values()} == {SWAP: "7", INVERSE: "-2"}
     async with steps("closed orders"):
         for kind in ("SPOT", "SWAP"):
             found = rows(trade.get_orders_history(kind, state="filled"))
@@ -184,9 +196,33 @@ async def converse(venue: Venue, steps: Steps) -> None:
         true = {f["billId"]: f for f in venue.truth("fills")}
         assert set(found) == set(true)
         assert all(f.items() <= true[bill].items() for bill, f in found.items())
-        newest, oldest = max(found, key=int), min(found, key=int)
-        assert oldest not in {f["billId"] for f in rows(trade.get_fills(before=oldest))}
-        assert newest not in {f["billId"] for f in rows(trade.get_fills_history("SPOT", after=newest))}
+    async with steps("pages: after, before, begin, end"):
+        bills = sorted(true, key=int)  # oldest first
+
+        def page(read: Any = trade.get_fills, **asked: str) -> list[str]:
+            return [f["billId"] for f in rows(read(**asked))]
+
+        assert page(limit="2") == bills[:-3:-1]
+        assert page(after=bills[3], limit="2") == [bills[2], bills[1]]
+        assert page(before=bills[0], limit="2") == [bills[2], bills[1]]  # those closest to the cursor
+        at = true[bills[2]]["ts"]
+        assert set(page(begin=at)) == {b for b in bills if true[b]["ts"] >= at}
+        assert set(page(end=at)) == {b for b in bills if true[b]["ts"] <= at}
+        swaps = [b for b in bills if true[b]["instType"] == "SWAP"]
+        assert page(trade.get_fills_history, instType="SWAP") == swaps[::-1]
+        ids = sorted((o["ordId"] for o in venue.truth("orders") if o["instType"] == "SWAP"), key=int)
+        ended, after = list[str](), ""
+        while part := [o["ordId"] for o in rows(trade.get_orders_history("SWAP", limit="3", after=after))]:
+            ended, after = ended + part, part[-1]
+        assert ended == ids[::-1]
+    async with steps("funding"):
+        before = D(venue.cash()["USDT"]["cashBal"])
+        venue.post("/faults", kind="funding", instrument=SWAP, rate="0.0001")
+        paid = row(account.get_account_bills(type="8", ctType="linear", mgnMode="cross"))
+        assert D(paid["balChg"]) == D(venue.cash()["USDT"]["cashBal"]) - before < 0
+        assert (paid["subType"], D(paid["bal"])) == ("173", D(venue.cash()["USDT"]["cashBal"]))
+        assert not rows(account.get_account_bills(type="8", ctType="inverse"))
+        assert not rows(account.get_account_bills(type="8", mgnMode="isolated"))
     async with steps("an order placed elsewhere"):
         there = venue.post("/orders", account=venue.name, instrument=SPOT, side="buy", quantity="0.02", price=far)
         assert [o["ordId"] for o in rows(trade.get_order_list("SPOT"))] == [there["ordId"]]
@@ -201,6 +237,14 @@ async def converse(venue: Venue, steps: Steps) -> None:
         for currency, true in venue.cash().items():
             assert same(sum(D(b["balChg"]) for b in bills if b["ccy"] == currency), true["cashBal"])
         assert rows(account.get_account_bills_archive()) == bills
+    async with steps("liquidation"):
+        row(trade.place_order(SWAP, "cross", "buy", "market", "2"))
+        venue.post("/faults", kind="liquidate", accounts=[venue.name], instrument=SWAP)
+        assert not rows(account.get_positions())
+        fill = rows(trade.get_fills(limit="1"))[0]
+        assert int(fill["tradeId"]) < 0
+        assert (fill["side"], fill["fillSz"], fill["subType"]) == ("sell", "2", "100")
+        assert row(trade.get_order(SWAP, fill["ordId"]))["category"] == "full_liquidation"
 
 
 if __name__ == "__main__":

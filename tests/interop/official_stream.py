@@ -175,6 +175,11 @@ async def converse(venue: Venue, steps: Steps) -> None:
             await private.unsubscribe([{"channel": "account"}], heard, id="u1")
             assert (await heard.answer("u1"))["event"] == "unsubscribe"
             assert venue.connections("private")[0]["channels"] == ["orders", "positions"]
+        async with steps("a second login"):
+            # Every `subscribe` of this client logs in once more; the venue says no, and the connection lives on.
+            await private.subscribe([{"channel": "balance_and_position"}], heard, id="s3")
+            assert (await heard.answer("s3"))["event"] == "subscribe"
+            assert heard.events("error")[-1]["code"] == "60031"
         await private.stop()
         await public.stop()
 

@@ -27,7 +27,9 @@ STEPS = (
     "leverage: set, read",
     "fee rates",
     "wrong secret, wrong passphrase",
+    "asking too often",
     "log in",
+    "a second login",
     "watch tickers and mark prices",
     "watch the best bid and offer",
     "watch balances",
@@ -46,9 +48,13 @@ STEPS = (
     "market order, spot, in quote",
     "market order, spot, sell",
     "market order, swap",
+    "filled in part, by taking and by making",
     "position",
     "closed orders",
     "own fills with their fees",
+    "pages: after, before, begin, end",
+    "funding",
+    "liquidation",
     "bills add up to the balance",
     "an order placed elsewhere",
     "close by a reduce-only order",
@@ -56,6 +62,7 @@ STEPS = (
     "unsubscribe",
     "cut off, and back",
     "kept alive beyond 30 s",
+    "notice of a service upgrade",
 )
 
 
@@ -99,6 +106,12 @@ class Venue:
 
     def cash(self) -> dict[str, dict[str, Any]]:
         return {row["ccy"]: row for row in self.truth("balances")}
+
+    def somebody_else(self, **order: Any) -> dict[str, Any]:
+        """An order of another account."""
+        placed: dict[str, Any] = self.post("/orders", account=self.doors["accounts"][1]["name"], **order)
+        assert placed["sCode"] == "0", placed
+        return placed
 
     def connections(self, path: str) -> list[dict[str, Any]]:
         """Ours; on the public path nobody logs in, so there it is everybody's."""

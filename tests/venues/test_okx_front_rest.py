@@ -119,6 +119,27 @@ def test_bills_with_only_a_begin_come_from_there_on(ten: tuple[Floor, list[str]]
     assert ids(floor, f"begin={start + 2000}&limit=2", "account/bills") == [b[3], b[2]]
 
 
+def test_bills_are_narrowed_by_contract_and_margin_mode() -> None:
+    floor = Floor()
+    floor.quote()
+    floor.quote(SPOT, "59990", "60010", "1")
+    floor.quote(INVERSE, "59990", "60010")
+    talk = floor.member()
+    talk.place(SPOT, ordType="market", sz="5000")
+    talk.place(SWAP, ordType="market", sz="1")
+    talk.place(SWAP, ordType="market", sz="1", tdMode="isolated")
+    talk.place(INVERSE, ordType="market", sz="1")
+
+    def found(asked: str) -> set[tuple[str, str]]:
+        return {(b["instId"], b["mgnMode"]) for b in floor.rows(f"account/bills?type=2&{asked}")}
+
+    assert found("") == {(SPOT, ""), (SWAP, "cross"), (SWAP, "isolated"), (INVERSE, "cross")}
+    assert found("ctType=linear") == {(SWAP, "cross"), (SWAP, "isolated")}
+    assert found("ctType=inverse") == {(INVERSE, "cross")}
+    assert found("mgnMode=cross") == {(SWAP, "cross"), (INVERSE, "cross")}
+    assert found("mgnMode=isolated&ctType=linear") == {(SWAP, "isolated")}
+
+
 def test_a_page_holds_a_hundred_rows_at_most(floor: Floor) -> None:
     bills = filled(floor, 105)
     first = ids(floor, "limit=500")

@@ -177,10 +177,12 @@ class Reads:
 
     def _bill_page(self, bills: Sequence[Bill], params: Params, oldest_ms: int) -> list[Row]:
         def wanted(bill: Bill) -> bool:
-            inst_type = bill.listing.inst_type if bill.listing else ""
+            listing = bill.listing
             return (
                 bill.at_ms >= oldest_ms
-                and params.get("instType") in (None, "", inst_type)
+                and params.get("instType") in (None, "", listing.inst_type if listing else "")
+                and params.get("ctType") in (None, "", listing.contract if listing else "")
+                and params.get("mgnMode") in (None, "", bill.margin_mode)
                 and params.get("ccy") in (None, "", bill.ccy)
                 and params.get("type") in (None, "", bill.kind)
                 and params.get("subType") in (None, "", bill.sub_type)

@@ -44,6 +44,11 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.base}-{self.quote}"
 
     @property
+    def contract(self) -> str:
+        """ctType."""
+        return "" if self.spot else "inverse" if self.inverse else "linear"
+
+    @property
     def fill_currency(self) -> str:
         """Where a derivative's gains, fees and margin are."""
         return self.settle or self.quote

@@ -67,6 +67,10 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     came_from: str = ""
     went_to: str = ""
 
+    @property
+    def margin_mode(self) -> str:
+        return "" if self.td_mode == "cash" else self.td_mode
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One order. `quantity` is in fill units; `sz` is as submitted, so a spot market buy's is in quote."""
