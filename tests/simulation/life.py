@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import sqlite3
 from collections.abc import Callable
 
 import anyio
+import sqlalchemy as sa
 
 from engine.ledger import Writer
 from engine.ledger.writer import Entry, Outcome, is_trouble
@@ -61,8 +64,6 @@ class InlineWriter(Writer):
     """Why the disk fails now, or ""."""
 
     def start(self) -> None:
-        import asyncio
-
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.TimerHandle | None = None
 
@@ -98,12 +99,10 @@ class InlineWriter(Writer):
         self._arm()
 
     def _transact(self, group: list[Entry]) -> list[Outcome]:  # type: ignore[override]
-        import sqlite3
-
-        import sqlalchemy as sa
-
         if why := self.trouble():
-            raise sa.exc.OperationalError("BEGIN", None, sqlite3.OperationalError(why))
+            full = sqlite3.OperationalError(why)
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise sa.exc.OperationalError("BEGIN", None, full)
         self.life.point("before commit")
         outcomes = super()._transact(group)
         self.noted("commit", f"{sum(e.size for e in group)}")

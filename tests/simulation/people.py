@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from accounts.model import Secret
 from engine.control.server import Rejected
@@ -274,7 +274,7 @@ class Misfortune:
     """Everything that goes wrong."""
 
     # kind -> (seconds at most, times at most)
-    KINDS: dict[str, tuple[float, int | None]] = {
+    KINDS: ClassVar[dict[str, tuple[float, int | None]]] = {
         "cut": (60, None),
         "silence": (120, None),
         "half_open": (90, None),
@@ -329,7 +329,7 @@ class Misfortune:
         rng, sim, now_ms = self.rng, self.sim, self.sim.clock.true_ms()
         names = None if rng.random() < 0.3 else rng.sample(sim.names, rng.randint(1, max(1, len(sim.names) // 2)))
         longest_s, most = self.KINDS[kind]
-        detail: dict[str, Any] = {"seconds": round(longest_s * rng.random() ** 2, 3)}
+        detail: dict[str, Any] = {"seconds": round(longest_s * rng.random(), 3)}
         if most is not None:
             detail["times"] = rng.randint(1, most)
         match kind:

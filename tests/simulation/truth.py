@@ -188,7 +188,8 @@ class Witness:
                 verdict.lost.append(f"{customer.name}: fill {fill_id} of {quantity} at {px}")
             elif known_fill.quantity != quantity or known_fill.price != px:
                 verdict.broken.append(
-                    f"{customer.name}: fill {fill_id} is {known_fill.quantity} at {known_fill.price}, not {quantity} at {px}"
+                    f"{customer.name}: fill {fill_id} is {known_fill.quantity} at {known_fill.price}, "
+                    f"not {quantity} at {px}"
                 )
         for fill_id in stored.keys() - true.keys():
             verdict.duplicated.append(f"{customer.name}: fill {fill_id} never happened")

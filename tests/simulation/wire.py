@@ -274,9 +274,10 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         injected = network.world.faults.happened["rate_429"]
         response, due_ms = network.world.call(call, network.true_ms())
         network.flush()
-        if response is not None and network.world.faults.happened["rate_429"] == injected:
-            if response.status == 429 or b'"50011"' in response.body or b'"50061"' in response.body:
-                network.exceeded.append(f"{network.true_ms()} {call.method} {call.target} {response.body[:150]!r}")
+        if response is None or network.world.faults.happened["rate_429"] != injected:
+            return response, due_ms
+        if response.status == 429 or b'"50011"' in response.body or b'"50061"' in response.body:
+            network.exceeded.append(f"{network.true_ms()} {call.method} {call.target} {response.body[:150]!r}")
         return response, due_ms
 
     async def aclose(self) -> None: ...
