@@ -38,6 +38,7 @@ class Roster:
         self.groups: dict[str, Group] = {}
         self.mandates: dict[str, Mandate] = {}
         self.identities: dict[str, Identity] = {}  # what the venue last said of each account's key
+        self._order_kinds: dict[str, str | None] = {}  # by venue
         self.halted: dict[str, str] = {}  # account_id -> why it takes no part until a person has seen to it
 
     def fill(
@@ -133,7 +134,12 @@ class Roster:
 
     def order_kind(self, account_id: str) -> str | None:
         """The kind of connection that carries this account's orders; None: they go over HTTP."""
-        venue = self.venue(account_id)
+        venue = self.account(account_id).venue
+        if venue not in self._order_kinds:
+            self._order_kinds[venue] = self._order_kind(self.venues[venue])
+        return self._order_kinds[venue]
+
+    def _order_kind(self, venue: Venue) -> str | None:
         chosen = self.settings(venue.name).orders_over or venue.capabilities.orders_over.value
         if chosen == Transport.HTTP.value:
             return None
