@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.fakes import FakeClock
@@ -10,6 +11,15 @@ from tests.fakes import FakeClock
 # How long an example takes says something of the machine, nothing of the code.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# Unconfigured, it paints each trace with colours, frames and locals: half a second a trace.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.KeyValueRenderer(key_order=["event"]),
+    ]
+)
 
 
 @pytest.fixture

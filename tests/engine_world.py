@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import msgspec
 import sqlalchemy as sa
 
@@ -24,6 +25,7 @@ from engine.core.facts import AccountFact, OrderFact, OrderStatus
 from engine.core.orders import Command, Outcome
 from engine.core.plans import Child, Denial
 from engine.core.venue import ErrorClass, Identity, Page, Read, Reply, Request, Response, VenueError
+from engine.children import Children
 from engine.execute import Executor
 from engine.ledger import Ledger, plans, upgrade
 from engine.ledger.tables import child as child_table
@@ -102,7 +104,7 @@ class FakeHttp:
     async def walk(self, origin: Origin, read: Read, *, priority: Any) -> AsyncIterator[Page]:
         for page in self._answer(origin, read):
             if isinstance(page, Exception):
-                raise page
+                raise page.with_traceback(None)
             yield page
 
     async def send(self, origin: Origin, request: Request, *, priority: Any = None) -> Response:
@@ -115,7 +117,7 @@ class FakeHttp:
         self.before(origin.account_id, name)
         told = self.answers.get(f"{origin.account_id} {name}", self.answers.get(name, Page()))
         if isinstance(told, Exception):
-            raise told
+            raise told.with_traceback(None)  # the same one may be raised often
         return told if isinstance(told, list) else [told]
 
 
@@ -167,17 +169,17 @@ class World:
         self.running: asyncio.Task[None]
         self.denied: dict[tuple[str, int], list[Denial]] = {}
         self.stopped: dict[str, str] = {}
+        self.children = Children(clock=clock, ledger=ledger, sync=self.sync, recent_ms=60_000)
         self.executor = Executor(
             clock=clock,
             ledger=ledger,
-            sync=self.sync,
+            children=self.children,
             links=self.links,  # type: ignore[arg-type]
             http=self.http,  # type: ignore[arg-type]
             budgets=Budgets(clock, percent=100.0),
             roster=self.roster,
             send_timeout_s=5.0,
             request_expiry_s=10.0,
-            recent_ms=60_000,
             rng=self.rng,
             recheck=lambda plan: self.denied,
             stopped=lambda account_id: self.stopped.get(account_id, ""),
@@ -196,6 +198,12 @@ class World:
             identity = Identity(venue_ref=f"uid-{account_id}", may_trade=True, may_withdraw=False, address_bound=True)
             self.http.answers[f"{account_id} identity"] = Page(identity=identity)
 
+    async def work(self) -> None:
+        """What runs beside an execution: time-outs, and writing what changed."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.executor.run)
+            group.start_soon(self.children.run)
+
     async def approved(self, accounts: Sequence[str] = (), **changes: Any) -> list[Child]:
         """A plan p1, approved and durable, with one child an account."""
         now_ms = self.clock.now_ms()
@@ -210,7 +218,7 @@ class World:
             plans.insert_children(connection, children)
 
         await self.ledger.write(keep)
-        self.executor.adopt(plan, children)
+        self.children.adopt(plan, children)
         return children
 
     def sent(self, account_id: str) -> list[Command]:
@@ -234,7 +242,7 @@ class World:
         return msgspec.structs.replace(fact, **changes)
 
     def now(self, child: Child) -> Child:
-        found = self.executor.child(child.client_order_id)
+        found = self.children.child(child.client_order_id)
         assert found is not None
         return found
 

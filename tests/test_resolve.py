@@ -1,0 +1,130 @@
+"""An order of which nobody knows is asked about until the venue's own evidence decides; an error is no evidence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.core.facts import OrderStatus
+from engine.core.orders import OrderState
+from engine.core.plans import Child
+from engine.core.venue import ErrorClass, Page, VenueError
+from engine.resolve import Resolver
+from engine.wire.http import NoAnswer
+from tests.engine_world import World, not_found, world
+from tests.fakes import settle
+from tests.ledger import samples
+
+pytestmark = pytest.mark.anyio
+S = OrderState
+EXPIRY_S, READ_LAG_S = (
+    10,
+    5,
+)  # of the venue: until when the request may take effect, and until when reads may not show it
+
+
+@asynccontextmanager
+async def unknown(folder: Path, *accounts: str) -> AsyncIterator[tuple[World, list[Child]]]:
+    """Orders that were sent and never answered, with executor and resolver at work."""
+    async with world(folder, *accounts) as w:
+        children = await w.approved()
+        await w.executor.execute("p1", "mia")
+        resolver = Resolver(
+            clock=w.clock,
+            children=w.children,
+            executor=w.executor,
+            http=w.http,  # type: ignore[arg-type]
+            roster=w.roster,
+            sync=w.sync,
+        )
+        w.http.answers["order"] = not_found()
+        tasks = [asyncio.create_task(w.work()), asyncio.create_task(resolver.run())]
+        for account in accounts:
+            w.executor.on_down(f"{account}-private", "cut")
+        assert all(w.now(c).state is S.UNKNOWN for c in children)
+        yield w, children
+        assert all(len(w.sent(a)) == 1 for a in accounts), "asking never sends anything"
+        assert w.http.sent == []
+        for task in tasks:
+            task.cancel()
+        await settle()
+
+
+async def test_what_the_venue_shows_at_work_is_at_work(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.http.answers["order"] = Page(facts=(w.seen(child),))
+        await w.advance(1)
+        assert w.now(child).state is S.WORKING
+
+
+async def test_what_was_executed_unheard_is_filled(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.http.answers["order"] = Page(facts=(w.seen(child, OrderStatus.FILLED, filled=child.quantity),))
+        await w.advance(1)
+        assert (w.now(child).state, w.now(child).filled) == (S.FILLED, child.quantity)
+
+
+async def test_absence_is_proven_only_after_the_time_in_which_it_may_still_show(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        await w.advance(EXPIRY_S + READ_LAG_S)
+        assert w.now(child).state is S.UNKNOWN, "it may still arrive, or not show yet"
+        assert {name for _, name in w.http.asked} == {"order"}
+        await w.advance(12)
+        assert w.now(child).state is S.NOT_PLACED
+        assert [name for _, name in w.http.asked].count("open_orders") == 3, "three complete rounds"
+        assert (await w.durable(child))["state"] == "not_placed"
+
+
+@pytest.mark.parametrize("name", ["order", "open_orders", "fills"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoAnswer("reset", written=True),
+        VenueError(ErrorClass.RATE, "50011", "too many"),
+        VenueError(ErrorClass.RETRYABLE_READ, "50001", "busy"),
+        RuntimeError("a mistake of ours"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_is_never_taken_for_absence(tmp_path: Path, name: str, error: Exception) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.http.answers[name] = error
+        await w.advance(120)
+        assert w.now(child).state is S.UNKNOWN
+
+
+async def test_nothing_is_proven_while_the_clocks_differ(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.http.clocks_agree = False
+        await w.advance(60)
+        assert w.now(child).state is S.UNKNOWN
+        w.http.clocks_agree = True
+        await w.advance(12)
+        assert w.now(child).state is S.NOT_PLACED
+
+
+async def test_what_only_a_list_shows_is_not_absent(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.http.answers["open_orders"] = Page(facts=(w.seen(child),))
+        await w.advance(60)
+        assert w.now(child).state is S.WORKING
+
+
+async def test_a_fill_of_it_forbids_the_proof(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        fill = samples.fill(1, client_order_id=child.client_order_id, traded_at_ms=w.clock.now_ms())
+        w.http.answers["fills"] = Page(facts=(fill,))
+        await w.advance(60)
+        assert w.now(child).state is S.UNKNOWN, "for a person to look at"
+
+
+async def test_the_trouble_of_one_account_holds_up_no_other(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann", "bob") as (w, (anns, bobs)):
+        w.http.answers["ann order"] = RuntimeError("a mistake of ours")
+        w.http.answers["bob order"] = Page(facts=(w.seen(bobs),))
+        await w.advance(2)
+        assert (w.now(anns).state, w.now(bobs).state) == (S.UNKNOWN, S.WORKING)
