@@ -4,12 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAY   ?=
 OUT    ?=
+KILLS    ?= 100
+DATABASE ?= sqlite
+SEED     ?= 1
 
 # Debian keeps venv in a package of its own: root installs it, others are told how.
 VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q python3-venv; \
   else echo "python3 has no venv here; first: sudo apt install python3-venv" >&2; exit 1; fi
 
-.PHONY: help install demo test check lint types contracts bench interop docs pins clean
+.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +45,9 @@ contracts: install
 
 bench: install   ## floors and engine in one run (OUT=file.json writes the figures)
 	$(BIN)/python -m bench $(if $(OUT),--out $(OUT))
+
+chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres, SEED=…)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED)
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop

@@ -31,12 +31,18 @@ def find_binaries() -> Path | None:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a running server's `template`, a database at the ledger's newest schema."""
-    binaries = find_binaries()
-    if binaries is None:
+    if find_binaries() is None:
         pytest.skip("no PostgreSQL binaries in /usr/lib/postgresql: apt install postgresql")
-    user = _server_user()
-    if user is None:
+    if _server_user() is None:
         pytest.skip("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
+    yield from serving()
+
+
+def serving() -> Iterator[str]:
+    """The same outside of pytest: its one value is the URL, the server ends with the generator."""
+    binaries, user = find_binaries(), _server_user()
+    assert binaries is not None, "PostgreSQL is installed"
+    assert user is not None, "there is a user to run it as"
     folder = Path(tempfile.mkdtemp(prefix="unisono-postgres-"))
     try:
         os.chown(folder, *user)
