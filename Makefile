@@ -60,5 +60,5 @@ pins: install    ## constraints.txt anew from what is installed
 	  | sed '1i # Pins for every environment of this project: names and versions, no addresses. Renew with: make pins' \
 	  > constraints.new && mv constraints.new constraints.txt
 
-clean:           ## forgets the environment and the demo's state
+clean:           ## forgets the environments and the demo's state
 	rm -rf $(VENV) demo-state
