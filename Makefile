@@ -61,4 +61,4 @@ pins: install    ## constraints.txt anew from what is installed
 	  > constraints.new && mv constraints.new constraints.txt
 
 clean:           ## forgets the environments and the demo's state
-	rm -rf $(VENV) demo-state
+	rm -rf $(VENV) .interop demo-state
