@@ -100,7 +100,7 @@ async def commits_before_first_frame(door: Door, office: Running) -> int:
     await office.written()
     before = ledger.commits
     execution = asyncio.ensure_future(executor.execute(plan_id, "bench"))
-    while executor.progress(plan_id).sent == 0 and not execution.done():
+    while office.engine.children.progress(plan_id).sent == 0 and not execution.done():
         await asyncio.sleep(0)
     commits = ledger.commits - before
     await execution
@@ -281,3 +281,4 @@ async def warm(office: Running, door: Door, runs: int = 2) -> None:
         plan_id, _, _ = await office.approved()
         await office.engine.executor.execute(plan_id, "bench")
         await _settled(door, office, plan_id)
+    await office.engine.set_garbage_aside()  # as it does every ten minutes

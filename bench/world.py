@@ -154,7 +154,7 @@ class Running:
     async def ended(self, plan_id: str, limit_s: float = 60.0) -> None:
         """Every child of the plan has ended and that is written."""
         with anyio.fail_after(limit_s):
-            while not self.engine.executor.plan(plan_id).state.ended:  # type: ignore[union-attr]
+            while not self.engine.children.plan(plan_id).state.ended:  # type: ignore[union-attr]
                 await anyio.sleep(0.02)
         await self.written()
 

@@ -6,6 +6,7 @@ said after recovery. Order of a stop: no new claims, answers on their way up to 
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from accounts.registry import Conflict, LiveRow, Registry
 from accounts.vault import Vault, VaultError
 from engine import ledger as ledgers
 from engine.backfill import Backfill
+from engine.children import Children
 from engine.config import Config
 from engine.control.office import ControlOffice
 from engine.control.server import serve
@@ -51,6 +53,7 @@ log = structlog.get_logger("engine")
 
 _STOP_LIMIT_S = 10.0
 _INSTRUMENTS_EVERY_S = 3600.0
+_GARBAGE_EVERY_S = 600.0
 _INSTRUMENTS_RETRY_S = 1.0
 _FIRST_COMPARISON_S = 3.0
 
@@ -136,17 +139,19 @@ class Engine:
             rng=rng,
         )
         self.rules = rules_of(config.plans)
+        self.children = Children(
+            clock=clock, ledger=self.ledger, sync=self.sync, recent_ms=self.rules.duplicate_window_ms
+        )
         self.executor = Executor(
             clock=clock,
             ledger=self.ledger,
-            sync=self.sync,
+            children=self.children,
             links=self.links,
             http=self.http,
             budgets=self.budgets,
             roster=self.roster,
             send_timeout_s=config.plans.send_timeout_s,
             request_expiry_s=config.plans.request_expiry_s,
-            recent_ms=self.rules.duplicate_window_ms,
             rng=rng,
             recheck=self._recheck,
             stopped=lambda account_id: self.kill.reason(account_id),
@@ -157,10 +162,15 @@ class Engine:
             sync=self.sync,
             http=self.http,
             roster=self.roster,
-            executor=self.executor,
+            children=self.children,
         )
         self.resolver = Resolver(
-            clock=clock, executor=self.executor, http=self.http, roster=self.roster, sync=self.sync
+            clock=clock,
+            children=self.children,
+            executor=self.executor,
+            http=self.http,
+            roster=self.roster,
+            sync=self.sync,
         )
         self.backfill = Backfill(
             clock=clock,
@@ -169,7 +179,7 @@ class Engine:
             links=self.links,
             http=self.http,
             roster=self.roster,
-            executor=self.executor,
+            children=self.children,
             settings=config.backfill,
             rng=rng,
             remember=self._remember_identity,
@@ -179,7 +189,7 @@ class Engine:
             sync=self.sync,
             links=self.links,
             kill=self.kill,
-            executor=self.executor,
+            children=self.children,
             gap_since=self.backfill.gap_since,
             at_par=frozenset(config.plans.at_par),
         )
@@ -187,7 +197,7 @@ class Engine:
         self.planner = Planner(
             accounts=self.accounts,
             market=self.market,
-            store=LedgerPlans(ledger=self.ledger, executor=self.executor, clock=clock),
+            store=LedgerPlans(ledger=self.ledger, children=self.children, clock=clock),
             venues=venues,
             rules=self.rules,
             clock=clock,
@@ -200,7 +210,7 @@ class Engine:
             links=self.links,
             http=self.http,
             roster=self.roster,
-            executor=self.executor,
+            children=self.children,
             backfill=self.backfill,
         )
         self.heartbeat = around.heartbeat(clock, self._timetable())
@@ -211,6 +221,7 @@ class Engine:
             sync=self.sync,
             links=self.links,
             planner=self.planner,
+            children=self.children,
             executor=self.executor,
             backfill=self.backfill,
             reconciler=Reconciler(sides, clock, config.reconcile),
@@ -226,6 +237,7 @@ class Engine:
 
     async def run(self) -> None:
         """Until `stop`; raises what makes going on impossible."""
+        gc.set_threshold(20_000, 20, 20)  # most of what is made here dies without its help
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -267,11 +279,12 @@ class Engine:
         self.executor.blocked = "the engine is recovering"
         self.kill.load()
         group.start_soon(self.executor.run)
-        return await self.executor.recover()
+        group.start_soon(self.children.run)
+        return await self.children.recover()
 
     async def _wind_down(self) -> None:
         self._notifier.stopping()
-        log.info("stopping", open_orders=len(self.executor.open_children()))
+        log.info("stopping", open_orders=len(self.children.open()))
         with anyio.move_on_after(_STOP_LIMIT_S):
             while self.executor.on_their_way():
                 await self._clock.sleep(0.05)
@@ -303,6 +316,7 @@ class Engine:
             Entry(name="clock", every_s=60.0, deadline_s=30.0, run=self._compare_clocks),
             Entry(name="instruments", every_s=_INSTRUMENTS_EVERY_S, deadline_s=300.0, run=self._read_instruments),
             Entry(name="plans", every_s=5.0, deadline_s=30.0, run=self._expire_plans),
+            Entry(name="garbage", every_s=_GARBAGE_EVERY_S, deadline_s=30.0, run=self.set_garbage_aside),
             Entry(name="watchdog", every_s=5.0, deadline_s=10.0, run=self._feed_watchdog),
         ]
 
@@ -489,6 +503,16 @@ class Engine:
 
     # ---- small duties
 
+    async def set_garbage_aside(self) -> None:
+        """Look through everything for garbage now, while nothing is sent, and not again at what is left.
+
+        By itself Python looks when it likes, a fifth of a second for a thousand links, in the midst of a fan-out.
+        """
+        if not self.executor.on_their_way():
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+
     async def _beat(self) -> None:
         beat = await self.links.beat()
         self._beat_at_s = self._clock.monotonic_s()
@@ -506,6 +530,7 @@ class Engine:
         )
 
     async def _expire_plans(self) -> None:
+        self.children.forget_old()
         if self.ledger.health().ok:
             await self.planner.expire_due()
 
@@ -536,7 +561,7 @@ class Engine:
     def _status_line(self) -> str:
         live = sum(1 for v in self.links.views() if v.phase is Phase.LIVE)
         proven = sum(1 for d in self.sync.desks() if d.proven)
-        unknown = len(self.executor.unknown_children())
+        unknown = len(self.children.unknown())
         return f"{live} links live, {proven} of {len(self.sync.desks())} accounts proven, {unknown} orders unknown"
 
     def _vitals(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from engine import crash
+from engine.children import Children
 from engine.config import Backfill as Settings
 from engine.core.facts import (
     AccountFact,
@@ -27,7 +28,6 @@ from engine.core.facts import (
     PositionFact,
 )
 from engine.core.venue import ErrorClass, Priority, Read, VenueError
-from engine.execute import Executor
 from engine.ledger import Ledger, LedgerDown, LedgerFull, Source, books, gaps
 from engine.links import Links
 from engine.roster import Roster
@@ -77,7 +77,7 @@ class Backfill:
         links: Links,
         http: Http,
         roster: Roster,
-        executor: Executor,
+        children: Children,
         settings: Settings,
         rng: random.Random,
         remember: Callable[[str, str], Awaitable[None]],
@@ -85,7 +85,7 @@ class Backfill:
         """`remember(account_id, venue_ref)` keeps who the venue says it is; ValueError: another account is the same."""
         self._remember = remember
         self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
-        self._http, self._roster, self._executor = http, roster, executor
+        self._http, self._roster, self._children = http, roster, children
         self._settings, self._rng = settings, rng
         self._gaps: dict[str, gaps.Gap] = {}  # the open one of each account
         self._work: dict[str, _Work] = {}
@@ -187,7 +187,7 @@ class Backfill:
     async def crosscheck(self) -> int:
         """Accounts whose turn has come are read back although their streams look healthy."""
         now_s, started = self._clock.monotonic_s(), 0
-        busy = {c.account_id for c in self._executor.open_children()}
+        busy = {c.account_id for c in self._children.open()}
         for desk in self._sync.desks():
             account_id = desk.account_id
             if not desk.proven or account_id in self._work:

@@ -7,8 +7,8 @@ order whose outcome is not known is asked about (`engine/resolve.py`). A child's
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 
 import anyio
@@ -17,17 +17,14 @@ import structlog
 
 from accounts.model import Connection
 from engine import crash
-from engine.core.facts import AccountFact, OrderFact
-from engine.core.limits import Recent
+from engine.children import Children, Progress
 from engine.core.orders import (
-    EVENT_OF_STATUS,
     TERMINAL,
     Accepted,
     Amend,
     Cancel,
     CancelState,
     Command,
-    IllegalStep,
     OrderEvent,
     OrderState,
     Outcome,
@@ -37,12 +34,11 @@ from engine.core.orders import (
     advance,
 )
 from engine.core.plans import Child, Denial, Plan, PlanState
-from engine.core.venue import Priority, RateRule, Reply, VenueError
-from engine.ledger import Ledger, LedgerFull
+from engine.core.venue import Conversation, Frame, Priority, RateRule, Reply, VenueError
+from engine.ledger import Ledger
 from engine.ledger import plans as store
 from engine.links import Link, Links, NotSent
 from engine.roster import Roster
-from engine.sync import Sync
 from engine.wire import rate
 from engine.wire.http import Http, NoAnswer
 from engine.wire.rate import Budgets
@@ -51,29 +47,9 @@ from scheduler.clock import Clock
 log = structlog.get_logger("execute")
 replace = msgspec.structs.replace
 
-_YIELD_EVERY = 32  # uvloop writes when the loop turns: without a yield the first frame leaves after the last send
+_YIELD_EVERY = 500  # about ten milliseconds; answers that are read before the last frame is out hold that one up
 _SWEEP_S = 0.1
 _LATE_ANSWER_S = 60.0  # so long an answer that missed its time-out is still taken for what it is
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a plan's children stand, by count."""
-
-    state: PlanState
-    total: int
-    sent: int
-    acknowledged: int
-    working: int
-    filled: int
-    refused: int
-    unknown: int
-    skipped: int
-    ended: int
-    settled: bool  # nothing is on its way any more: each child is at work, ended, or skipped
-    quantity: Decimal
-    filled_quantity: Decimal
-    first_sent_ms: int | None = None
-    last_sent_ms: int | None = None
 
 
 class _Waiting(msgspec.Struct):
@@ -86,6 +62,15 @@ class _Waiting(msgspec.Struct):
     timed_out: bool = False
 
 
+class _Ahead(msgspec.Struct):
+    """A frame that is made and not yet sent; good for this conversation only."""
+
+    conversation: Conversation
+    commands: tuple[Command, ...]
+    request_id: str
+    frame: Frame
+
+
 class NotExecuted(Exception):
     """The plan was not carried out; nothing was sent."""
 
@@ -96,14 +81,13 @@ class Executor:
         *,
         clock: Clock,
         ledger: Ledger,
-        sync: Sync,
+        children: Children,
         links: Links,
         http: Http,
         budgets: Budgets,
         roster: Roster,
         send_timeout_s: float,
         request_expiry_s: float,
-        recent_ms: int,
         rng: random.Random,
         recheck: Callable[[Plan], Mapping[tuple[str, int], Sequence[Denial]]],
         stopped: Callable[[str], str],
@@ -112,55 +96,23 @@ class Executor:
 
         `stopped` is asked at each send: why this account may send nothing (the kill switch), or "".
         """
-        self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
+        self._clock, self._ledger, self._children, self._links = clock, ledger, children, links
         self._http, self._budgets, self._roster = http, budgets, roster
         self._send_timeout_s, self._request_expiry_s = send_timeout_s, request_expiry_s
         self._rng, self._recheck = rng, recheck
         self._stopped = stopped
-        self._recent_ms = recent_ms
         self._shapes: dict[tuple[str, str, type, int], tuple[list[RateRule], str, int]] = {}
-        self._recent: dict[tuple[str, str], deque[Recent]] = {}
-        self._plans: dict[str, Plan] = {}
-        self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
-        self._children: dict[str, Child] = {}  # by client order id
         self._waiting: dict[str, _Waiting] = {}  # by request id
+        self._ahead: dict[str, _Ahead] = {}  # by the first client order id in each
         self._numbers = iter(range(1, 1 << 62))
-        self._changes: list[store.Change] = []
-        self._changed = anyio.Event()
         self._group: anyio.abc.TaskGroup | None = None
         self.blocked = ""  # why nothing may be sent at all: recovering, disk, kill switch
-        self.late: list[str] = []
-        sync.subscribe(self.on_fact)
 
     # ---- life
 
-    async def recover(self) -> int:
-        """Before the first new claim: whatever may be out there becomes UNKNOWN and is asked about. Never resent."""
-        with self._ledger.read() as conn:
-            plans = [p for p in store.load_plans(conn, ended=False) if p.state is not PlanState.DRAFT]
-            children = store.load_children(conn, [p.plan_id for p in plans])
-        for plan in plans:
-            self._plans[plan.plan_id] = plan
-            self._of_plan[plan.plan_id] = []
-        for child in children:
-            self._adopt(child)
-            if self._plans[child.plan_id].state is PlanState.EXECUTING:
-                self._interrupted(child)
-        unknown = len(self.unknown_children())
-        for desk in self._sync.desks():  # what the books know already will not be told as news again
-            for order in desk.book.orders():
-                self.on_fact(desk.account_id, order)
-        crash.point("recover-before-flush")
-        await self._flush()
-        crash.point("recover-after-flush")
-        for plan in plans:
-            await self._close_if_ended(plan.plan_id)
-        return unknown
-
     async def run(self) -> None:
-        """Times out what got no answer, and writes what changed."""
+        """Times out what got no answer."""
         async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._keep_flushing)
             while True:
                 await self._clock.sleep(_SWEEP_S)
                 now_s = self._clock.monotonic_s()
@@ -173,123 +125,39 @@ class Executor:
                     elif waiting.due_s + _LATE_ANSWER_S <= now_s:
                         del self._waiting[request_id]
 
-    # ---- asked from outside
-
-    def plan(self, plan_id: str) -> Plan | None:
-        return self._plans.get(plan_id)
-
-    def child(self, client_order_id: str) -> Child | None:
-        return self._children.get(client_order_id)
-
-    def children(self, plan_id: str) -> list[Child]:
-        return [self._children[c] for c in self._of_plan.get(plan_id, [])]
-
-    def of_account(self, account_id: str) -> list[Child]:
-        return [c for c in self._children.values() if c.account_id == account_id]
-
     def on_their_way(self) -> bool:
         """Is an answer still expected to something that was sent?"""
         return any(not w.timed_out for w in self._waiting.values())
 
-    def open_children(self, account_id: str | None = None) -> list[Child]:
-        return [
-            c
-            for c in self._children.values()
-            if c.state in (OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING)
-            and account_id in (None, c.account_id)
-        ]
-
-    def unknown_children(self) -> list[Child]:
-        return [c for c in self._children.values() if c.state is OrderState.UNKNOWN]
-
-    def recent(self, account_id: str, instrument: str) -> Sequence[Recent]:
-        """Orders that went out within the duplicate window."""
-        found = self._recent.get((account_id, instrument))
-        if not found:
-            return ()
-        oldest_ms = self._clock.now_ms() - self._recent_ms
-        while found and found[0].at_ms < oldest_ms:
-            found.popleft()
-        return found
-
-    def progress(self, plan_id: str) -> Progress:
-        children = self.children(plan_id)
-        count = dict.fromkeys(OrderState, 0)
-        for child in children:
-            count[child.state] += 1
-        sent = [c.sent_at_ms for c in children if c.sent_at_ms is not None]
-        plan = self._plans[plan_id]
-        on_its_way = count[OrderState.SENDING] + count[OrderState.PLANNED]
-        return Progress(
-            state=plan.state,
-            total=len(children),
-            sent=len(sent),
-            acknowledged=sum(1 for c in children if c.acknowledged_at_ms is not None),
-            working=count[OrderState.WORKING],
-            filled=count[OrderState.FILLED],
-            refused=count[OrderState.REJECTED],
-            unknown=count[OrderState.UNKNOWN],
-            skipped=count[OrderState.SKIPPED] + count[OrderState.NOT_PLACED],
-            ended=sum(n for s, n in count.items() if s in TERMINAL),
-            settled=plan.state is not PlanState.APPROVED and on_its_way == 0,
-            quantity=sum((c.quantity for c in children), Decimal(0)),
-            filled_quantity=sum((c.filled for c in children), Decimal(0)),
-            first_sent_ms=min(sent, default=None),
-            last_sent_ms=max(sent, default=None),
-        )
-
-    async def watch(self, plan_id: str, every_s: float = 0.1) -> AsyncIterator[Progress]:
-        """Progress until the plan has settled."""
-        while True:
-            progress = self.progress(plan_id)
-            yield progress
-            if progress.settled:
-                return
-            await self._clock.sleep(every_s)
-
     # ---- a plan's way out
-
-    def adopt(self, plan: Plan, children: Sequence[Child]) -> None:
-        """An approved plan and its children, PLANNED and durable. Nothing is sent yet."""
-        self._plans[plan.plan_id] = plan
-        self._of_plan[plan.plan_id] = []
-        for child in children:
-            self._adopt(child)
-
-    def dropped(self, plan: Plan) -> None:
-        """A plan that ended before anything of it was sent."""
-        if plan.plan_id in self._plans:
-            self._plans[plan.plan_id] = plan
 
     async def execute(self, plan_id: str, by: str) -> Progress:
         """Claim all children in one durable commit, then send them all. Returns when the last frame has left."""
         plan = await self._may_go(plan_id)
-        go, stay = self._last_look(plan)
-        if await self._make_room(self._places(go), Priority.PLACE):
-            plan = await self._may_go(plan_id)  # it waited: the world went on
-            go, stay = self._last_look(plan)
-        plan = self._plans[plan_id] = replace(plan, state=PlanState.EXECUTING)
         token = f"{self._rng.getrandbits(64):016x}"
+        claimed, stay = self._last_look(plan, token)
+        places = self._places(claimed)
+        if await self._make_room(places, Priority.PLACE):
+            plan = await self._may_go(plan_id)  # it waited: the world went on
+            claimed, stay = self._last_look(plan, token)
+            places = self._places(claimed)
+        plan = replace(plan, state=PlanState.EXECUTING)
+        self._children.turn(plan)  # nobody else may claim it while this claim is written
         now_ms = self._clock.now_ms()
-        claimed = [
-            replace(
-                child,
-                state=advance(child.state, OrderEvent.CLAIM),
-                claim_token=token,
-                send_by_ms=self._expiry_ms(child),
-                updated_at_ms=now_ms,
-            )
-            for child in go
-        ]
         crash.point("claim-before-commit")
         try:
-            mine = set(await self._ledger.write(lambda conn: store.claim(conn, plan, claimed, token, now_ms, by)))
+            mine = set(
+                await self._ledger.write(
+                    lambda conn: store.claim(conn, plan, claimed, token, now_ms, by),
+                    meanwhile=lambda: self._say_ahead(places),
+                )
+            )
         except BaseException:
-            self._plans[plan_id] = replace(plan, state=PlanState.APPROVED)
+            self._children.turn(replace(plan, state=PlanState.APPROVED))
             raise
         if claimed and not mine:
-            self._plans[plan_id] = replace(plan, state=PlanState.APPROVED)
-            self._read_back(plan_id)
+            self._children.turn(replace(plan, state=PlanState.APPROVED))
+            self._children.read_back(plan_id)
             raise NotExecuted(
                 f"the ledger says that plan {plan_id} was claimed or ended meanwhile; nothing was sent. "
                 f"Look with: unisono plan show {plan_id}"
@@ -297,81 +165,71 @@ class Executor:
         if len(mine) != len(claimed):
             log.error("not_all_claimed", plan=plan_id, wanted=len(claimed), claimed=len(mine))
             claimed = [c for c in claimed if c.child_id in mine]
+            places = self._places(claimed)
         out = list[tuple[str, str, Command]]()
-        for child, place in zip(claimed, self._places(claimed), strict=True):
-            cancelled = self._children[child.client_order_id].state is not OrderState.PLANNED
-            self._children[child.client_order_id] = child
-            if cancelled:  # while the claim was written
+        for child, place in zip(claimed, places, strict=True):
+            known = self._children.child(child.client_order_id)
+            self._children.claimed(child, now_ms)
+            if known is None or known.state is not OrderState.PLANNED:  # cancelled while the claim was written
                 self._not_written([child.client_order_id], [place[2]], "cancelled before it was sent")
-                continue
-            self._recent.setdefault((child.account_id, child.instrument), deque()).append(
-                Recent(plan_id, child.side, child.quantity, now_ms, child.client_order_id)
-            )
-            out.append(place)
+            else:
+                out.append(place)
         for child, why in stay:
-            self._step(child, OrderEvent.SKIP, reason=why)
+            self._children.step(child, OrderEvent.SKIP, reason=why)
         crash.point("after-claim-before-send")
         await self._send(out)
+        self._ahead.clear()
         crash.point("after-last-send")
-        await self._close_if_ended(plan_id)
-        return self.progress(plan_id)
-
-    def _read_back(self, plan_id: str) -> None:
-        """The plan as the ledger has it: an earlier claim took it, though its commit seemed to fail."""
-        with self._ledger.read() as conn:
-            plan, children = store.load_plan(conn, plan_id), store.load_children(conn, [plan_id])
-        if plan is not None and plan.state is PlanState.EXECUTING:
-            self._plans[plan_id] = plan
-            for child in children:
-                self._children[child.client_order_id] = child
-                self._interrupted(child)
-
-    def _interrupted(self, child: Child) -> None:
-        """A child of a plan at work that nobody is sending: what may be out there is asked about, never resent."""
-        if child.state is OrderState.SENDING:
-            self._step(child, OrderEvent.NO_ANSWER, reason="the engine stopped before the answer came")
-        elif child.state is OrderState.PLANNED:
-            self._step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
+        self._children.end_if_done(plan_id)
+        return self._children.progress(plan_id)
 
     async def _may_go(self, plan_id: str) -> Plan:
-        plan = self._plans.get(plan_id)
+        plan = self._children.plan(plan_id)
         if plan is None or plan.state is not PlanState.APPROVED:
             state = "not approved here" if plan is None else f"{plan.state.value}, not approved"
             raise NotExecuted(f"plan {plan_id} is {state}; nothing was sent")
         if self.blocked:
             raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was sent; the plan stays approved")
         if self._clock.now_ms() >= plan.expires_at_ms:
-            await self._end(plan, PlanState.EXPIRED, "it expired before it was executed; nothing was sent")
+            self._children.end(plan, PlanState.EXPIRED, "it expired before it was executed; nothing was sent")
             raise NotExecuted(f"plan {plan_id} has expired; nothing was sent. Preview and approve it again")
         return plan
 
-    def _last_look(self, plan: Plan) -> tuple[list[Child], list[tuple[Child, str]]]:
-        """Who goes, and who stays behind with the reason."""
-        denied = self._recheck(plan)
+    def _last_look(self, plan: Plan, token: str) -> tuple[list[Child], list[tuple[Child, str]]]:
+        """Who goes, as they are once claimed under the token; and who stays behind, with the reason."""
+        denied, now_ms = self._recheck(plan), self._clock.now_ms()
         go, stay = list[Child](), list[tuple[Child, str]]()
-        for child in self.children(plan.plan_id):
+        for child in self._children.of_plan(plan.plan_id):
             against = denied.get((child.account_id, child.leg))
             if against:
                 stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))
             else:
-                go.append(child)
+                go.append(
+                    replace(
+                        child,
+                        state=advance(child.state, OrderEvent.CLAIM),
+                        claim_token=token,
+                        send_by_ms=self._expiry_ms(child),
+                        updated_at_ms=now_ms,
+                    )
+                )
         return go, stay
 
     async def cancel(self, plan_id: str) -> int:
         """Ask the venue to cancel every child at work; children still unknown are cancelled once they show up."""
-        plan = self._plans.get(plan_id)
+        plan = self._children.plan(plan_id)
         if plan is None:
             raise NotExecuted(f"plan {plan_id} is not at work here; nothing was cancelled")
-        open_now = [c for c in self.children(plan_id) if c.state not in TERMINAL]
+        open_now = [c for c in self._children.of_plan(plan_id) if c.state not in TERMINAL]
         for child in open_now:
             if child.state is OrderState.PLANNED:
-                self._step(child, OrderEvent.SKIP, reason="cancelled before it was sent")
+                self._children.step(child, OrderEvent.SKIP, reason="cancelled before it was sent")
             else:
-                self._set(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
+                self._children.change(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
         if plan.state is PlanState.APPROVED:
-            await self._end(plan, PlanState.DISCARDED, "cancelled before it was executed; nothing was sent")
+            self._children.end(plan, PlanState.DISCARDED, "cancelled before it was executed; nothing was sent")
             return len(open_now)
-        await self.cancel_orders([c for c in self.children(plan_id) if c.state is OrderState.WORKING])
+        await self.cancel_orders([c for c in self._children.of_plan(plan_id) if c.state is OrderState.WORKING])
         return len(open_now)
 
     async def cancel_orders(self, children: Sequence[Child]) -> None:
@@ -383,7 +241,7 @@ class Executor:
                 log.error("cancel_impossible", child=child.child_id, instrument=child.instrument)
                 continue
             sent = replace(child, cancel_state=CancelState.SENDING, updated_at_ms=self._clock.now_ms())
-            self._set(sent, event="cancel_sent")
+            self._children.change(sent, event="cancel_sent")
             command = Cancel(
                 client_order_id=child.client_order_id, venue_order_id=child.venue_order_id, instrument=instrument
             )
@@ -394,12 +252,13 @@ class Executor:
 
     async def amend(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None) -> int:
         """Change price and/or scale the quantity of every child at work; the venue's answer changes the child."""
-        if plan_id not in self._plans:
+        if self._children.plan(plan_id) is None:
             raise NotExecuted(f"plan {plan_id} is not at work here; nothing was changed")
         if self.blocked:
             raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was changed")
         commands: list[tuple[str, str, Command]] = []
-        for child in self.children(plan_id):
+        intents: list[tuple[Child, Amend]] = []
+        for child in self._children.of_plan(plan_id):
             instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
             if child.state is not OrderState.WORKING or instrument is None or self._stopped(child.account_id):
                 continue
@@ -407,7 +266,7 @@ class Executor:
             if factor is not None:
                 steps = (child.quantity * factor) // instrument.quantity_step
                 quantity = max(steps * instrument.quantity_step, child.filled, instrument.min_quantity)
-            amend_id = f"a{next(self._numbers)}x{child.child_id[:16]}"
+            amend_id = f"{self._rng.getrandbits(128):032x}"
             command = Amend(
                 client_order_id=child.client_order_id,
                 venue_order_id=child.venue_order_id,
@@ -418,16 +277,13 @@ class Executor:
                 expires_at_ms=self._expiry_ms(child),
             )
             commands.append((child.account_id, child.client_order_id, command))
-        intents = [(self._children[c], m) for _, c, m in commands if isinstance(m, Amend)]
+            intents.append((child, command))
         now_ms = self._clock.now_ms()
         await self._make_room(commands, Priority.PLACE)
         await self._ledger.write(lambda conn: store.record_amends(conn, intents, now_ms))
         crash.point("amend-after-record")
         await self._send(commands)
         return len(commands)
-
-    async def discard(self, plan: Plan, why: str) -> None:
-        await self._end(plan, PlanState.DISCARDED, why)
 
     # ---- out
 
@@ -485,8 +341,24 @@ class Executor:
             places.append((child.account_id, child.client_order_id, place))
         return places
 
+    def _say_ahead(self, commands: Sequence[tuple[str, str, Command]]) -> None:
+        """Make the frames while the disk is at work; what is not said here is said when it is sent."""
+        for account_id, batch in _by_account(commands, self._roster):
+            kind = self._roster.order_kind(account_id)
+            link = None if kind is None else self._links.of_listener(account_id, kind)
+            if link is None or link.conversation is None:
+                continue
+            asked, request_id = tuple(m for _, m in batch), f"r{next(self._numbers)}"
+            with suppress(Exception):  # what is wrong with it shows when it is sent
+                frame = link.conversation.say(asked, request_id, self._clock.now_ms())
+                self._ahead[batch[0][0]] = _Ahead(link.conversation, asked, request_id, frame)
+
     async def _send(self, commands: Sequence[tuple[str, str, Command]]) -> None:
         """Send (account, client order id, command) each over its account's way; one plain loop, no task each."""
+        with self._children.fan_out():
+            await self._send_all(commands)
+
+    async def _send_all(self, commands: Sequence[tuple[str, str, Command]]) -> None:
         sent = 0
         for account_id, batch in _by_account(commands, self._roster):
             crash.point("mid-send")
@@ -511,12 +383,16 @@ class Executor:
         if link is None or link.conversation is None or not link.live:
             self._not_written(ids, commands, "its connection is down")
             return
-        request_id = f"r{next(self._numbers)}"
-        try:
-            frame = link.conversation.say(commands, request_id, now_ms)
-        except ValueError as error:  # the dialect cannot say it without meaning something else
-            self._not_written(ids, commands, str(error))
-            return
+        ahead = self._ahead.pop(ids[0], None)
+        if ahead is not None and ahead.conversation is link.conversation and ahead.commands == commands:
+            request_id, frame = ahead.request_id, ahead.frame
+        else:
+            request_id = f"r{next(self._numbers)}"
+            try:
+                frame = link.conversation.say(commands, request_id, now_ms)
+            except ValueError as error:  # the dialect cannot say it without meaning something else
+                self._not_written(ids, commands, str(error))
+                return
         due_s = self._clock.monotonic_s() + self._send_timeout_s
         self._waiting[request_id] = waiting = _Waiting(commands, ids, link.connection.connection_key, due_s)
         try:
@@ -556,9 +432,7 @@ class Executor:
     def _stamp_sent(self, ids: Sequence[str], commands: Sequence[Command], now_ms: int) -> None:
         for client_order_id, command in zip(ids, commands, strict=True):
             if isinstance(command, Place):
-                child = self._children[client_order_id]
-                if child.sent_at_ms is None:  # written with the next change: nothing hangs on the stamp alone
-                    self._children[client_order_id] = replace(child, sent_at_ms=now_ms)
+                self._children.stamp_sent(client_order_id, now_ms)
 
     # ---- back
 
@@ -578,52 +452,10 @@ class Executor:
             if not waiting.timed_out:
                 self._unanswered(waiting, f"the connection was lost: {reason}")
 
-    def on_fact(self, account_id: str, fact: AccountFact) -> None:
-        """What the venue says of one of our orders moves its child, whichever way it was heard."""
-        if type(fact) is not OrderFact or not fact.client_order_id:
-            return
-        child = self._children.get(fact.client_order_id)
-        if child is None or child.account_id != account_id:
-            return
-        now_ms = self._clock.now_ms()
-        filled = max(child.filled, fact.filled)
-        seen = replace(
-            child,
-            venue_order_id=fact.venue_order_id or child.venue_order_id,
-            filled=filled,
-            avg_price=fact.avg_price if fact.avg_price is not None else child.avg_price,
-            quantity=child.quantity if fact.quantity_in_quote else fact.quantity,
-            price=fact.price if fact.price is not None else child.price,
-            acknowledged_at_ms=child.acknowledged_at_ms or now_ms,
-            filled_at_ms=now_ms if filled > child.filled else child.filled_at_ms,
-            updated_at_ms=now_ms,
-        )
-        if child.state in TERMINAL:
-            if child.state in (OrderState.NOT_PLACED, OrderState.SKIPPED) or filled > child.filled:
-                log.error("late", child=child.child_id, account=account_id, was=child.state.value, filled=str(filled))
-                self.late.append(child.client_order_id)
-                self._set(replace(seen, late=True), event="late")
-            return
-        if child.state is OrderState.PLANNED:
-            log.error("seen_before_sent", child=child.child_id, account=account_id)
-            self._step(replace(seen, late=True), OrderEvent.SKIP, reason="the venue already has an order with this id")
-            return
-        event = EVENT_OF_STATUS[fact.status]
-        cancel_state = CancelState.CONFIRMED if event is OrderEvent.FINAL_CANCEL else child.cancel_state
-        self._step(replace(seen, cancel_state=cancel_state), event, reason=fact.reason or child.reason)
-        if child.cancel_state is CancelState.REQUESTED and event is OrderEvent.SEEN and self._group is not None:
-            self._group.start_soon(self.cancel_orders, [self._children[fact.client_order_id]])
-
-    def resolved_absent(self, client_order_id: str) -> None:
-        """Negative proof is complete: the venue never had it."""
-        child = self._children[client_order_id]
-        if child.state is OrderState.UNKNOWN:
-            self._step(child, OrderEvent.NEGATIVE_PROOF, reason="proven: the venue never had it")
-
     def _settle(self, ids: Sequence[str], commands: Sequence[Command], outcomes: Sequence[Outcome]) -> None:
         now_ms = self._clock.now_ms()
         for client_order_id, command, outcome in zip(ids, commands, outcomes, strict=True):
-            child = self._children.get(client_order_id)
+            child = self._children.child(client_order_id)
             if child is None:
                 continue
             if isinstance(command, Place):
@@ -631,24 +463,26 @@ class Executor:
             elif isinstance(command, Cancel):
                 self._cancelled(child, outcome)
             elif isinstance(outcome, Refused):
-                self._set(replace(child, reason=f"amend refused: {outcome.reason}"), event="amend_refused")
+                self._children.change(replace(child, reason=f"amend refused: {outcome.reason}"), event="amend_refused")
             elif isinstance(outcome, Unknown):
-                self._set(replace(child, reason=f"amend unknown: {outcome.reason}"), event="amend_unknown")
+                self._children.change(replace(child, reason=f"amend unknown: {outcome.reason}"), event="amend_unknown")
 
     def _placed(self, child: Child, outcome: Outcome, now_ms: int) -> None:
         if child.state not in (OrderState.SENDING, OrderState.UNKNOWN):
             if isinstance(outcome, Accepted) and child.acknowledged_at_ms is None:
-                self._set(replace(child, acknowledged_at_ms=now_ms))
+                self._children.change(replace(child, acknowledged_at_ms=now_ms))
             return  # the stream was faster than the answer
         match outcome:
             case Accepted(venue_order_id):
                 child = replace(child, venue_order_id=venue_order_id, acknowledged_at_ms=now_ms)
-                self._step(child, OrderEvent.ACK)
+                self._children.step(child, OrderEvent.ACK)
             case Refused(code, reason):
-                self._step(replace(child, acknowledged_at_ms=now_ms), OrderEvent.REFUSED, reason=f"{code}: {reason}")
+                self._children.step(
+                    replace(child, acknowledged_at_ms=now_ms), OrderEvent.REFUSED, reason=f"{code}: {reason}"
+                )
             case Unknown(reason):
                 if child.state is OrderState.SENDING:
-                    self._step(child, OrderEvent.NO_ANSWER, reason=reason)
+                    self._children.step(child, OrderEvent.NO_ANSWER, reason=reason)
 
     def _cancelled(self, child: Child, outcome: Outcome) -> None:
         match outcome:
@@ -657,9 +491,11 @@ class Executor:
             case Refused(code, reason, target_gone):
                 # Gone means ended in some way: the order's own fact tells which, so it is asked for.
                 state = CancelState.UNKNOWN if target_gone else CancelState.REFUSED
-                self._set(replace(child, cancel_state=state, reason=f"cancel {code}: {reason}"), event="cancel_refused")
+                self._children.change(
+                    replace(child, cancel_state=state, reason=f"cancel {code}: {reason}"), event="cancel_refused"
+                )
             case Unknown(reason):
-                self._set(replace(child, cancel_state=CancelState.UNKNOWN), event="cancel_unknown")
+                self._children.change(replace(child, cancel_state=CancelState.UNKNOWN), event="cancel_unknown")
 
     def _unanswered(self, waiting: _Waiting, reason: str) -> None:
         self._settle(waiting.client_order_ids, waiting.commands, [Unknown(reason)] * len(waiting.commands))
@@ -667,78 +503,19 @@ class Executor:
     def _not_written(self, ids: Sequence[str], commands: Sequence[Command], reason: str) -> None:
         """Provably not one byte left us: a placement is skipped, a cancel stays requested."""
         for client_order_id, command in zip(ids, commands, strict=True):
-            child = self._children.get(client_order_id)
+            child = self._children.child(client_order_id)
             if child is None:
                 continue
             if isinstance(command, Place) and child.state is OrderState.SENDING:
-                self._step(child, OrderEvent.NOT_WRITTEN)
-                self._step(self._children[client_order_id], OrderEvent.SKIP, reason=f"not sent: {reason}")
+                self._children.step(child, OrderEvent.NOT_WRITTEN)
+                if (planned := self._children.child(client_order_id)) is not None:
+                    self._children.step(planned, OrderEvent.SKIP, reason=f"not sent: {reason}")
             elif isinstance(command, Cancel):
-                self._set(replace(child, cancel_state=CancelState.REQUESTED, reason=reason), event="cancel_not_sent")
+                self._children.change(
+                    replace(child, cancel_state=CancelState.REQUESTED, reason=reason), event="cancel_not_sent"
+                )
             elif isinstance(command, Amend):
-                self._set(replace(child, reason=f"amend not sent: {reason}"), event="amend_not_sent")
-
-    # ---- changes, in memory at once and in the ledger soon
-
-    def _adopt(self, child: Child) -> None:
-        self._children[child.client_order_id] = child
-        self._of_plan[child.plan_id].append(child.client_order_id)
-
-    def _step(self, child: Child, event: OrderEvent, reason: str = "") -> None:
-        before = self._children[child.client_order_id]
-        try:
-            state = advance(before.state, event)
-        except IllegalStep as error:
-            log.error("illegal_step", child=child.child_id, event=event.value, error=str(error))
-            return
-        after = replace(child, state=state, reason=reason or child.reason, updated_at_ms=self._clock.now_ms())
-        self._set(after, event=event.value)
-
-    def _set(self, after: Child, event: str = "") -> None:
-        before = self._children[after.client_order_id]
-        if after == before:
-            return
-        self._children[after.client_order_id] = after
-        self._changes.append(store.Change(before=before, after=after, event=event))
-        self._changed.set()
-
-    async def _keep_flushing(self) -> None:
-        while True:
-            await self._changed.wait()
-            await anyio.lowlevel.checkpoint()  # let the answers that are already here join this commit
-            await self._flush()
-
-    async def _flush(self) -> None:
-        self._changed = anyio.Event()
-        changes = self._changes
-        if not changes:
-            return
-        try:
-            self._ledger.post(lambda conn: store.record_changes(conn, changes))
-        except LedgerFull:  # the steps stay here, in order, until there is room
-            log.error("steps_wait", steps=len(changes))
-            await self._clock.sleep(_SWEEP_S)
-            self._changed.set()
-            return
-        self._changes = self._changes[len(changes) :]
-        crash.point("steps-posted")
-        for plan_id in {c.after.plan_id for c in changes}:
-            await self._close_if_ended(plan_id)
-
-    async def _close_if_ended(self, plan_id: str) -> None:
-        plan = self._plans[plan_id]
-        if plan.state is not PlanState.EXECUTING:
-            return
-        children = self.children(plan_id)
-        if any(c.state not in TERMINAL for c in children):
-            return
-        whole = all(c.state is OrderState.FILLED for c in children)
-        await self._end(plan, PlanState.DONE if whole else PlanState.DONE_WITH_SHORTFALL, plan.note)
-
-    async def _end(self, plan: Plan, state: PlanState, note: str) -> None:
-        ended = self._plans[plan.plan_id] = replace(plan, state=state, note=note)
-        now_ms = self._clock.now_ms()
-        self._ledger.post(lambda conn: store.save_plan(conn, ended, plan.state, now_ms))
+                self._children.change(replace(child, reason=f"amend not sent: {reason}"), event="amend_not_sent")
 
 
 def _by_account(

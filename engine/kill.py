@@ -9,9 +9,9 @@ import anyio
 import msgspec
 import structlog
 
-from engine.core.orders import Cancel, Command
+from engine.children import Children
+from engine.core.orders import Cancel, Command, OrderState
 from engine.core.venue import Priority, VenueError
-from engine.execute import Executor
 from engine.ledger import Ledger, kills
 from engine.roster import Roster
 from engine.sync import Sync
@@ -20,6 +20,7 @@ from scheduler.clock import Clock
 
 log = structlog.get_logger("kill")
 
+_SWEEP_S = 0.1
 _AGAIN_S = 2.0
 _AT_ONCE = 16
 
@@ -36,13 +37,14 @@ class KillAccount(msgspec.Struct, frozen=True):
 
 class KillSwitch:
     def __init__(
-        self, *, clock: Clock, ledger: Ledger, sync: Sync, http: Http, roster: Roster, executor: Executor
+        self, *, clock: Clock, ledger: Ledger, sync: Sync, http: Http, roster: Roster, children: Children
     ) -> None:
         self._clock, self._ledger, self._sync = clock, ledger, sync
-        self._http, self._roster, self._executor = http, roster, executor
+        self._http, self._roster, self._children = http, roster, children
         self._on: dict[str, kills.Kill] = {}
         self._accounts: dict[str, KillAccount] = {}
-        self._woken = anyio.Event()
+        self._asking: set[str] = set()
+        self._look_again_s = 0.0
 
     def load(self) -> None:
         with self._ledger.read() as conn:
@@ -66,7 +68,8 @@ class KillSwitch:
         """From this instant on nothing new is sent in the scope; cancelling begins at once."""
         kill = kills.Kill(scope=scope, by=by, why=why, at_ms=self._clock.now_ms())
         self._on[scope] = kill  # first in memory: a slow disk must not let one more order out
-        self._woken.set()
+        self._accounts.clear()  # what was shown before says nothing of now
+        self._look_again_s = self._clock.monotonic_s()
         log.warning("kill_on", scope=scope, by=by, why=why)
         await self._ledger.write(lambda conn: kills.switch_on(conn, kill))
 
@@ -92,33 +95,37 @@ class KillSwitch:
     async def run(self) -> None:
         """While a switch is on: cancel and look again until the venue shows no working order anywhere in scope."""
         room = anyio.CapacityLimiter(_AT_ONCE)
-        while True:
-            with anyio.move_on_after(_AGAIN_S):
-                await self._woken.wait()
-            self._woken = anyio.Event()
-            due = [k for k in self.accounts() if not k.shown]
-            async with anyio.create_task_group() as group:
-                for k in due:
-                    group.start_soon(self._clear, k.account_id, k.scope, room)
+        async with anyio.create_task_group() as group:
+            while True:
+                now_s = self._clock.monotonic_s()
+                if now_s >= self._look_again_s:
+                    self._look_again_s = now_s + _AGAIN_S
+                    for account in self.accounts():  # who is slow to answer holds up nobody
+                        if not account.shown and account.account_id not in self._asking:
+                            self._asking.add(account.account_id)
+                            group.start_soon(self._clear, account.account_id, self._on[account.scope], room)
+                await self._clock.sleep(_SWEEP_S)
 
-    async def _clear(self, account_id: str, scope: str, room: anyio.CapacityLimiter) -> None:
-        async with room:
-            try:
+    async def _clear(self, account_id: str, kill: kills.Kill, room: anyio.CapacityLimiter) -> None:
+        try:
+            async with room:
+                unknown = self._unknown(account_id)  # now as well: one that reaches the venue after its list was made
                 working = await self._cancel_all(account_id)
-                note = "" if not working else "cancel sent, not yet shown as done"
-            except Exception as error:  # also a mistake of ours: it must not keep the others from being cleared
-                if not isinstance(error, VenueError | NoAnswer):
-                    log.exception("kill_failed", account=account_id)
-                note = f"the venue could not be asked: {error}"
-                self._accounts[account_id] = KillAccount(account_id, scope, False, 0, note)
-                return
-        if self.scope_of(account_id):
-            unknown = [c for c in self._executor.open_children(account_id) if c.state != "working"]
-            if unknown:
-                note = f"{len(unknown)} orders whose outcome is unknown"
-            self._accounts[account_id] = KillAccount(
-                account_id, scope, not working and not unknown, working + len(unknown), note
-            )
+            note = "" if not working else "cancel sent, not yet shown as done"
+            if unknown := max(unknown, self._unknown(account_id)):
+                note = f"{unknown} orders whose outcome is unknown"
+            clear = KillAccount(account_id, kill.scope, not working and not unknown, working + unknown, note)
+        except Exception as error:  # also a mistake of ours: it must not keep the others from being cleared
+            if not isinstance(error, VenueError | NoAnswer):
+                log.exception("kill_failed", account=account_id)
+            clear = KillAccount(account_id, kill.scope, False, 0, f"the venue could not be asked: {error}")
+        finally:
+            self._asking.discard(account_id)
+        if self._on.get(self.scope_of(account_id)) is kill:  # still this one: not lifted and thrown again meanwhile
+            self._accounts[account_id] = clear
+
+    def _unknown(self, account_id: str) -> int:
+        return sum(1 for c in self._children.open(account_id) if c.state is not OrderState.WORKING)
 
     async def _cancel_all(self, account_id: str) -> int:
         """Cancel every order the venue lists, ours or not, over HTTP: it works without a connection too."""

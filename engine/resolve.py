@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from engine import crash
+from engine.children import Children
 from engine.core.facts import FillFact, OrderFact
 from engine.core.orders import CancelState, OrderState
 from engine.core.plans import Child
@@ -47,8 +48,10 @@ class _Case(msgspec.Struct):
 
 
 class Resolver:
-    def __init__(self, *, clock: Clock, executor: Executor, http: Http, roster: Roster, sync: Sync) -> None:
-        self._clock, self._executor, self._http = clock, executor, http
+    def __init__(
+        self, *, clock: Clock, children: Children, executor: Executor, http: Http, roster: Roster, sync: Sync
+    ) -> None:
+        self._clock, self._children, self._executor, self._http = clock, children, executor, http
         self._roster, self._sync = roster, sync
         self._cases: dict[str, _Case] = {}
         self._room = anyio.CapacityLimiter(_AT_ONCE)
@@ -56,14 +59,14 @@ class Resolver:
     @property
     def escalated(self) -> list[Child]:
         """Children a person should look at: unknown for longer than the limit."""
-        found = (self._executor.child(c) for c, case in self._cases.items() if case.escalated)
+        found = (self._children.child(c) for c, case in self._cases.items() if case.escalated)
         return [c for c in found if c is not None]
 
     async def run(self) -> None:
         async with anyio.create_task_group() as group:
             while True:
                 now_s, now_ms = self._clock.monotonic_s(), self._clock.now_ms()
-                asked_about = {c.client_order_id: c for c in self._executor.open_children() if _doubtful(c, now_ms)}
+                asked_about = {c.client_order_id: c for c in self._children.open() if _doubtful(c, now_ms)}
                 for gone in self._cases.keys() - asked_about.keys():
                     del self._cases[gone]
                 for client_order_id, child in asked_about.items():
@@ -109,9 +112,7 @@ class Resolver:
                 raise
         else:
             self._sync.fetched(account_id, page.facts, self._clock.now_ms())
-            for fact in page.facts:  # also where the book knew it before: then it is no news to anybody else
-                if isinstance(fact, OrderFact):
-                    self._executor.on_fact(account_id, fact)
+            self._children.on_facts(account_id, page.facts)  # also where the book knew it before
             await self._cancel_again(child.client_order_id)
             return
         if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
@@ -125,7 +126,7 @@ class Resolver:
         if case.rounds >= _PROOF_ROUNDS:
             log.info("negative_proof", child=child.child_id, account=account_id, rounds=case.rounds)
             crash.point("resolve-before-proof")
-            self._executor.resolved_absent(child.client_order_id)
+            self._children.proven_absent(child.client_order_id)
 
     async def _shown_anywhere(self, child: Child) -> bool:
         """Complete reads of open orders and of fills since the claim; raises when one of them failed."""
@@ -144,7 +145,7 @@ class Resolver:
 
     async def _cancel_again(self, client_order_id: str) -> None:
         """The venue shows it at work though a cancel was sent and its fate is unknown: cancelling again is safe."""
-        child = self._executor.child(client_order_id)
+        child = self._children.child(client_order_id)
         if child is not None and child.state is OrderState.WORKING and _cancel_wanted(child, self._clock.now_ms()):
             await self._executor.cancel_orders([child])
 

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
 from engine.backfill import Backfill
+from engine.children import Children
 from engine.core.facts import BalanceFact, OrderFact, PositionFact
 from engine.core.orders import OrderState
 from engine.core.plans import Child
 from engine.core.runs import Run
 from engine.core.statements import LedgerSide, OpenGap, OrderLine, Statement, line_of
 from engine.core.venue import Page, Priority, Read
-from engine.execute import Executor
 from engine.ledger import Ledger, gaps, questions, runs
 from engine.links import Links
 from engine.reconcile import Seen, Subject, read_statement
@@ -36,11 +36,11 @@ class Sides:
         links: Links,
         http: Http,
         roster: Roster,
-        executor: Executor,
+        children: Children,
         backfill: Backfill,
     ) -> None:
         self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
-        self._http, self._roster, self._executor, self._backfill = http, roster, executor, backfill
+        self._http, self._roster, self._children, self._backfill = http, roster, children, backfill
 
     def subjects(self, account_ids: Sequence[str]) -> list[Subject]:
         return [
@@ -111,7 +111,7 @@ class Sides:
 
     def _orders(self, account_id: str, known: Sequence[OrderFact], since_ms: int) -> list[OrderLine]:
         """Our children as we believe them to be, and the account's other orders as the venue told them."""
-        children = {c.client_order_id: c for c in self._executor.of_account(account_id)}
+        children = {c.client_order_id: c for c in self._children.of_account(account_id)}
         lines = [_line_of_child(c) for c in children.values() if _compared(c, since_ms)]
         lines += [
             line_of(order)

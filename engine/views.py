@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 from accounts.model import Account, AccountState, Group, Mandate
+from engine.children import Children
 from engine.core.instruments import Instrument, InstrumentKind
 from engine.core.limits import Recent, Reference
 from engine.core.plans import Child, Plan, PlanState
 from engine.core.venue import Venue
-from engine.execute import Executor
 from engine.kill import KillSwitch
 from engine.ledger import Ledger
 from engine.ledger import plans as store
@@ -104,7 +104,7 @@ class LiveAccount:
         return {side: quantity for (name, side), quantity in book.quantities().items() if name == instrument.name}
 
     def recent_orders(self, instrument: str) -> Sequence[Recent]:
-        return self._office.executor.recent(self.account.account_id, instrument)
+        return self._office.children.recent(self.account.account_id, instrument)
 
 
 class LiveAccounts:
@@ -117,11 +117,11 @@ class LiveAccounts:
         sync: Sync,
         links: Links,
         kill: KillSwitch,
-        executor: Executor,
+        children: Children,
         gap_since: Callable[[str], int | None],
         at_par: frozenset[str],
     ) -> None:
-        self.roster, self.sync, self.links, self.kill, self.executor = roster, sync, links, kill, executor
+        self.roster, self.sync, self.links, self.kill, self.children = roster, sync, links, kill, children
         self.gap_since, self.at_par = gap_since, at_par
 
     def group(self, group_id: str) -> Group | None:
@@ -151,10 +151,10 @@ class LiveMarket:
 
 
 class LedgerPlans:
-    """Plans in the ledger, durably on return; what is approved is handed to the executor."""
+    """Plans in the ledger, durably on return; what is approved is handed to those at work."""
 
-    def __init__(self, *, ledger: Ledger, executor: Executor, clock: Clock) -> None:
-        self._ledger, self._executor, self._clock = ledger, executor, clock
+    def __init__(self, *, ledger: Ledger, children: Children, clock: Clock) -> None:
+        self._ledger, self._children, self._clock = ledger, children, clock
 
     async def load(self, plan_id: str) -> Plan | None:
         with self._ledger.read() as conn:
@@ -169,12 +169,12 @@ class LedgerPlans:
         now_ms = self._clock.now_ms()
         kept = await self._ledger.write(lambda conn: store.save_plan(conn, plan, was, now_ms))
         if kept and plan.state.ended:
-            self._executor.dropped(plan)
+            self._children.turn(plan)
         return kept
 
     async def save_approved(self, plan: Plan, children: Sequence[Child]) -> bool:
         now_ms = self._clock.now_ms()
         kept = await self._ledger.write(lambda conn: store.save_approved(conn, plan, children, now_ms))
         if kept:
-            self._executor.adopt(plan, children)
+            self._children.adopt(plan, children)
         return kept

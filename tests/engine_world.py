@@ -18,6 +18,7 @@ import msgspec
 import sqlalchemy as sa
 
 from accounts.model import Account, Connection, Listener, Secret
+from engine.children import Children
 from engine.config import Backfill as BackfillSettings
 from engine.config import Ledger as LedgerSettings
 from engine.core.book import Book
@@ -25,7 +26,6 @@ from engine.core.facts import AccountFact, OrderFact, OrderStatus
 from engine.core.orders import Command, Outcome
 from engine.core.plans import Child, Denial
 from engine.core.venue import ErrorClass, Identity, Page, Read, Reply, Request, Response, VenueError
-from engine.children import Children
 from engine.execute import Executor
 from engine.ledger import Ledger, plans, upgrade
 from engine.ledger.tables import child as child_table
@@ -86,7 +86,7 @@ class FakeHttp:
     """Answers reads by their name: pages, or an error to be raised. What is not told is an empty page."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.clock, self.clocks_agree = clock, True
+        self.clock, self.clocks_agree, self.nobody_there = clock, True, True
         self.answers: dict[str, list[Page | Exception] | Page | Exception] = {}
         self.asked: list[tuple[str, str]] = []
         self.sent: list[tuple[str, Request]] = []
@@ -109,7 +109,9 @@ class FakeHttp:
 
     async def send(self, origin: Origin, request: Request, *, priority: Any = None) -> Response:
         self.sent.append((origin.account_id, request))
-        raise NoAnswer("nobody there", written=False)
+        if self.nobody_there:
+            raise NoAnswer("nobody there", written=False)
+        return Response(status=200, body=b'{"code":"0","data":[]}')
 
     def _answer(self, origin: Origin, read: Read) -> list[Any]:
         name = read.request.path.partition("?")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.core.facts import OrderStatus
-from engine.core.orders import OrderState
+from engine.core.orders import Cancel, CancelState, OrderState, Place
 from engine.core.plans import Child
 from engine.core.venue import ErrorClass, Page, VenueError
 from engine.resolve import Resolver
@@ -47,7 +47,8 @@ async def unknown(folder: Path, *accounts: str) -> AsyncIterator[tuple[World, li
             w.executor.on_down(f"{account}-private", "cut")
         assert all(w.now(c).state is S.UNKNOWN for c in children)
         yield w, children
-        assert all(len(w.sent(a)) == 1 for a in accounts), "asking never sends anything"
+        placed = [m for a in accounts for m in w.sent(a) if isinstance(m, Place)]
+        assert len(placed) == len(accounts), "asking never places anything"
         assert w.http.sent == []
         for task in tasks:
             task.cancel()
@@ -128,3 +129,17 @@ async def test_the_trouble_of_one_account_holds_up_no_other(tmp_path: Path) -> N
         w.http.answers["bob order"] = Page(facts=(w.seen(bobs),))
         await w.advance(2)
         assert (w.now(anns).state, w.now(bobs).state) == (S.UNKNOWN, S.WORKING)
+
+
+async def test_an_unknown_order_of_a_cancelled_plan_is_cancelled_once_it_shows(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        await w.executor.cancel("p1")
+        assert len(w.sent("ann")) == 1, "nothing to cancel yet"
+        w.hear("ann", w.seen(child))
+        w.http.answers["order"] = Page(facts=(w.seen(child),))
+        await w.advance(2)
+        place, cancel = w.sent("ann")
+        assert isinstance(place, Place)
+        assert isinstance(cancel, Cancel)
+        w.hear("ann", w.seen(child, OrderStatus.CANCELLED, updated_at_ms=w.clock.now_ms() + 1))
+        assert (w.now(child).state, w.now(child).cancel_state) == (S.CANCELLED, CancelState.CONFIRMED)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.backfill import Backfill
+from engine.children import Children
 from engine.control.server import Rejected
 from engine.core.drafts import PlanRefused, read_draft
 from engine.core.plans import Plan
@@ -53,6 +54,7 @@ class ControlOffice:
         sync: Sync,
         links: Links,
         planner: Planner,
+        children: Children,
         executor: Executor,
         backfill: Backfill,
         reconciler: Reconciler,
@@ -64,7 +66,7 @@ class ControlOffice:
         escalated: Callable[[], list[Any]],
     ) -> None:
         self._clock, self._ledger, self._roster, self._sync, self._links = clock, ledger, roster, sync, links
-        self._planner, self._executor, self._backfill = planner, executor, backfill
+        self._planner, self._children, self._executor, self._backfill = planner, children, executor, backfill
         self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
         self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
 
@@ -82,8 +84,8 @@ class ControlOffice:
             "proven": sum(1 for d in desks if d.proven),
             "links": phases,
             "open_gaps": len(self._backfill.open_gaps()),
-            "open_orders": len(self._executor.open_children()),
-            "unknown_orders": len(self._executor.unknown_children()),
+            "open_orders": len(self._children.open()),
+            "unknown_orders": len(self._children.unknown()),
             "facts_taken": self._sync.facts_taken,
             "facts_known": self._sync.facts_known,
             "kill": [k.scope for k in self._kill.switches()],
@@ -146,17 +148,15 @@ class ControlOffice:
                     next="look for it in the broker's own page; it is never sent again by itself",
                 )
             )
-        for client_order_id in self._executor.late:
-            child = self._executor.child(client_order_id)
-            if child is not None:
-                found.append(
-                    Finding(
-                        level="error",
-                        subject=child.account_id,
-                        what=f"order {client_order_id} was {child.state.value} and then seen at the venue",
-                        next="it is counted; check the account's position against the plan",
-                    )
+        for child in self._children.late():
+            found.append(
+                Finding(
+                    level="error",
+                    subject=child.account_id,
+                    what=f"order {child.client_order_id} was {child.state.value} and then seen at the venue",
+                    next="it is counted; check the account's position against the plan",
                 )
+            )
         for kill in self._kill.switches():
             shown = sum(1 for k in self._kill.accounts() if k.shown and k.scope == kill.scope)
             found.append(
@@ -189,9 +189,9 @@ class ControlOffice:
         return await self._asked(self._executor.execute, lambda: (plan_id, by))
 
     async def watch_plan(self, plan_id: str) -> AsyncIterator[Any]:
-        if self._executor.plan(plan_id) is None:
+        if self._children.plan(plan_id) is None:
             raise Rejected(f"plan {plan_id} is not at work here; look at it with: unisono plan show {plan_id}")
-        async for progress in self._executor.watch(plan_id):
+        async for progress in self._children.watch(plan_id):
             yield progress
 
     async def cancel_plan(self, plan_id: str, by: str) -> Any:
@@ -306,7 +306,7 @@ class ControlOffice:
             ) from None
 
     async def _plan(self, plan_id: str) -> Plan:
-        plan = self._executor.plan(plan_id) or await self._planner.find(plan_id)
+        plan = self._children.plan(plan_id) or await self._planner.find(plan_id)
         if plan is None:
             raise Rejected(f"there is no plan {plan_id}; nothing was done. List them with: unisono plan list")
         return plan

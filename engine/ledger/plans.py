@@ -70,9 +70,13 @@ def load_plan(connection: sa.Connection, plan_id: str) -> Plan | None:
     return None if found is None else _plan(*found)
 
 
-def load_plans(connection: sa.Connection, *, ended: bool | None = None, limit: int = 10_000) -> list[Plan]:
-    """The newest first; `ended`: only those that have ended, or that have not."""
+def load_plans(
+    connection: sa.Connection, *, ended: bool | None = None, since_ms: int = 0, limit: int = 10_000
+) -> list[Plan]:
+    """The newest first; `ended`: only those that have ended, or that have not; `since_ms`: changed at or after it."""
     query = sa.select(plan.c.state, plan.c.body).order_by(plan.c.created_at_ms.desc(), plan.c.plan_id).limit(limit)
+    if since_ms:
+        query = query.where(plan.c.updated_at_ms >= since_ms)
     if ended is not None:
         query = query.where(plan.c.state.in_([s.value for s in PlanState if s.ended is ended]))
     return [_plan(*row) for row in connection.execute(query)]

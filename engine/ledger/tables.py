@@ -242,3 +242,27 @@ audit = sa.Table(
     _text("before"),
     _text("after"),
 )
+
+restoration = sa.Table(
+    "restoration",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    _ms("restored_at_ms"),
+    _text("source"),
+    _text("by"),
+    _ms("released_at_ms", nullable=True),  # until then the engine sends no orders
+    _text("released_by"),
+)
+
+orphan = sa.Table(
+    "orphan",
+    metadata,
+    _text("account_id", primary_key=True),
+    _text("venue_order_id", primary_key=True),
+    _text("client_order_id"),
+    _text("instrument"),
+    _ms("found_at_ms"),
+    _ms("accepted_at_ms", nullable=True),
+    _text("accepted_by"),
+    _text("why"),
+)

@@ -151,7 +151,7 @@ class Operator:
         rng = self.rng
         plan_id = rng.choice(self.plans[-8:])
         engine = self.sim.engine
-        plan = engine.executor.plan(plan_id) if engine else None
+        plan = engine.children.plan(plan_id) if engine else None
         if plan is None or plan.state is not PlanState.EXECUTING or len(plan.legs) > 1:
             return
         price = None
@@ -230,7 +230,7 @@ class Operator:
     def open_plans(self) -> list[str]:
         engine = self.sim.engine
         assert engine is not None
-        return [p for p in self.plans if any(c.state not in TERMINAL for c in engine.executor.children(p))]
+        return [p for p in self.plans if any(c.state not in TERMINAL for c in engine.children.of_plan(p))]
 
 
 class Owners:

@@ -258,7 +258,7 @@ class Simulation:
 
     def _children(self, plan_id: str) -> list[Any]:
         assert self.engine is not None
-        return self.engine.executor.children(plan_id)
+        return self.engine.children.of_plan(plan_id)
 
     def _whole(self) -> bool:
         engine = self.engine
@@ -267,7 +267,7 @@ class Simulation:
             and engine.ready.is_set()
             and len(engine.sync.desks()) == len(self.names)
             and all(desk.proven for desk in engine.sync.desks())
-            and not engine.executor.unknown_children()
+            and not engine.children.unknown()
             and not engine.backfill.open_gaps()
         )
 
@@ -281,7 +281,7 @@ class Simulation:
                     if engine is None
                     else "; ".join(
                         [f"{d.account_id}: {d.why}" for d in engine.sync.desks() if not d.proven]
-                        + [f"unknown {c.client_order_id}: {c.reason}" for c in engine.executor.unknown_children()]
+                        + [f"unknown {c.client_order_id}: {c.reason}" for c in engine.children.unknown()]
                     )
                 )
                 self.verdict.broken.append(f"{complaint}: {why}")

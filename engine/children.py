@@ -1,0 +1,364 @@
+"""Does. Every plan at work and its child orders: in memory at once, in the ledger soon, each step by the table.
+
+The one owner of their state. A step is checked against `core/orders.py`, taken here, and written as a
+compare-and-set on (state, claim token). Plans that ended stay for a day, so that what comes late is still known.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import structlog
+
+from engine import crash
+from engine.core.facts import AccountFact, OrderFact
+from engine.core.limits import Recent
+from engine.core.orders import (
+    EVENT_OF_STATUS,
+    TERMINAL,
+    CancelState,
+    IllegalStep,
+    OrderEvent,
+    OrderState,
+    advance,
+)
+from engine.core.plans import Child, Plan, PlanState
+from engine.ledger import Ledger, LedgerFull
+from engine.ledger import plans as store
+from engine.sync import Sync
+from scheduler.clock import Clock
+
+log = structlog.get_logger("children")
+replace = msgspec.structs.replace
+
+_OPEN = (OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING)
+_FAN_OUT_PAUSE_S = 0.005
+_FULL_PAUSE_S = 0.1
+_KEPT_ENDED_MS = 25 * 3_600_000  # an hour more than a reconciliation looks back
+_MOST_LATE = 1000
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a plan's children stand, by count."""
+
+    state: PlanState
+    total: int
+    sent: int
+    acknowledged: int
+    working: int
+    filled: int
+    refused: int
+    unknown: int
+    skipped: int
+    ended: int
+    settled: bool  # nothing is on its way any more: each child is at work, ended, or skipped
+    quantity: Decimal
+    filled_quantity: Decimal
+    first_sent_ms: int | None = None
+    last_sent_ms: int | None = None
+
+
+class Children:
+    def __init__(self, *, clock: Clock, ledger: Ledger, sync: Sync, recent_ms: int) -> None:
+        self._clock, self._ledger, self._sync, self._recent_ms = clock, ledger, sync, recent_ms
+        self._plans: dict[str, Plan] = {}
+        self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
+        self._children: dict[str, Child] = {}  # by client order id
+        self._open: dict[str, None] = {}  # the client order ids of those that may be at work
+        self._recent: dict[tuple[str, str], deque[Recent]] = {}
+        self._fan_outs = 0  # whose last frame has not left
+        self._changes: list[store.Change] = []
+        self._changed = anyio.Event()
+        self._late: deque[str] = deque(maxlen=_MOST_LATE)
+        sync.subscribe(self.on_fact)
+
+    # ---- life
+
+    async def recover(self) -> int:
+        """Before the first new claim: whatever may be out there becomes UNKNOWN and is asked about. Never resent."""
+        since_ms = self._clock.now_ms() - _KEPT_ENDED_MS
+        with self._ledger.read() as conn:
+            plans = [p for p in store.load_plans(conn, ended=False) if p.state is not PlanState.DRAFT]
+            plans += store.load_plans(conn, ended=True, since_ms=since_ms)
+            children = store.load_children(conn, [p.plan_id for p in plans])
+        for plan in plans:
+            self._plans[plan.plan_id], self._of_plan[plan.plan_id] = plan, []
+        for child in children:
+            self._keep(child)
+            if child.late:
+                self._late.append(child.client_order_id)
+            if self._plans[child.plan_id].state is PlanState.EXECUTING:
+                self._interrupted(child)
+        unknown = len(self.unknown())
+        for desk in self._sync.desks():  # what the books know already will not be told as news again
+            for order in desk.book.orders():
+                self.on_fact(desk.account_id, order)
+        crash.point("recover-before-flush")
+        await self._flush()
+        crash.point("recover-after-flush")
+        for plan in plans:
+            self.end_if_done(plan.plan_id)
+        return unknown
+
+    async def run(self) -> None:
+        """Writes what changed."""
+        while True:
+            await self._changed.wait()
+            await anyio.lowlevel.checkpoint()  # let the answers that are already here join this commit
+            while self._fan_outs:  # writing would take the processor from them
+                await self._clock.sleep(_FAN_OUT_PAUSE_S)
+            await self._flush()
+
+    @contextmanager
+    def fan_out(self) -> Iterator[None]:
+        """While orders are sent, what becomes of them is not written: after a crash the venue tells it."""
+        self._fan_outs += 1
+        try:
+            yield
+        finally:
+            self._fan_outs -= 1
+
+    def forget_old(self) -> None:
+        """Plans that ended long ago leave the memory; the ledger has them."""
+        before_ms = self._clock.now_ms() - _KEPT_ENDED_MS
+        for plan_id, plan in list(self._plans.items()):
+            children = self.of_plan(plan_id)
+            if plan.state.ended and all(c.updated_at_ms < before_ms for c in children):
+                del self._plans[plan_id], self._of_plan[plan_id]
+                for child in children:
+                    del self._children[child.client_order_id]
+
+    # ---- questions
+
+    def plan(self, plan_id: str) -> Plan | None:
+        return self._plans.get(plan_id)
+
+    def child(self, client_order_id: str) -> Child | None:
+        return self._children.get(client_order_id)
+
+    def of_plan(self, plan_id: str) -> list[Child]:
+        return [self._children[c] for c in self._of_plan.get(plan_id, [])]
+
+    def of_account(self, account_id: str) -> list[Child]:
+        return [c for c in self._children.values() if c.account_id == account_id]
+
+    def open(self, account_id: str | None = None) -> list[Child]:
+        """Those that may be at work: sending, unknown, working."""
+        found = [self._children[c] for c in self._open]
+        return found if account_id is None else [c for c in found if c.account_id == account_id]
+
+    def unknown(self) -> list[Child]:
+        return [c for c in self.open() if c.state is OrderState.UNKNOWN]
+
+    def late(self) -> list[Child]:
+        """Those that were seen or filled after they had ended."""
+        return [self._children[c] for c in self._late if c in self._children]
+
+    def recent(self, account_id: str, instrument: str) -> Sequence[Recent]:
+        """Orders that went out within the duplicate window."""
+        found = self._recent.get((account_id, instrument))
+        if not found:
+            return ()
+        oldest_ms = self._clock.now_ms() - self._recent_ms
+        while found and found[0].at_ms < oldest_ms:
+            found.popleft()
+        return found
+
+    def progress(self, plan_id: str) -> Progress:
+        children = self.of_plan(plan_id)
+        count = dict.fromkeys(OrderState, 0)
+        for child in children:
+            count[child.state] += 1
+        sent = [c.sent_at_ms for c in children if c.sent_at_ms is not None]
+        plan = self._plans[plan_id]
+        on_its_way = count[OrderState.SENDING] + count[OrderState.PLANNED]
+        return Progress(
+            state=plan.state,
+            total=len(children),
+            sent=len(sent),
+            acknowledged=sum(1 for c in children if c.acknowledged_at_ms is not None),
+            working=count[OrderState.WORKING],
+            filled=count[OrderState.FILLED],
+            refused=count[OrderState.REJECTED],
+            unknown=count[OrderState.UNKNOWN],
+            skipped=count[OrderState.SKIPPED] + count[OrderState.NOT_PLACED],
+            ended=sum(n for s, n in count.items() if s in TERMINAL),
+            settled=plan.state is not PlanState.APPROVED and on_its_way == 0,
+            quantity=sum((c.quantity for c in children), Decimal(0)),
+            filled_quantity=sum((c.filled for c in children), Decimal(0)),
+            first_sent_ms=min(sent, default=None),
+            last_sent_ms=max(sent, default=None),
+        )
+
+    async def watch(self, plan_id: str, every_s: float = 0.1) -> AsyncIterator[Progress]:
+        """Progress until the plan has settled."""
+        while True:
+            progress = self.progress(plan_id)
+            yield progress
+            if progress.settled:
+                return
+            await self._clock.sleep(every_s)
+
+    # ---- plans
+
+    def adopt(self, plan: Plan, children: Sequence[Child]) -> None:
+        """An approved plan and its children, PLANNED and durable. Nothing is sent yet."""
+        self._plans[plan.plan_id], self._of_plan[plan.plan_id] = plan, []
+        for child in children:
+            self._keep(child)
+
+    def turn(self, plan: Plan) -> None:
+        """The plan as it is now, where somebody else has written it."""
+        if plan.plan_id in self._plans:
+            self._plans[plan.plan_id] = plan
+
+    def end(self, plan: Plan, state: PlanState, note: str) -> None:
+        """The plan has ended: here at once, in the ledger soon."""
+        ended = self._plans[plan.plan_id] = replace(plan, state=state, note=note)
+        now_ms = self._clock.now_ms()
+        self._ledger.post(lambda conn: store.save_plan(conn, ended, plan.state, now_ms))
+
+    def read_back(self, plan_id: str) -> None:
+        """The plan as the ledger has it: an earlier claim took it, though its commit seemed to fail."""
+        with self._ledger.read() as conn:
+            plan, children = store.load_plan(conn, plan_id), store.load_children(conn, [plan_id])
+        if plan is not None and plan.state is PlanState.EXECUTING:
+            self._plans[plan_id] = plan
+            for child in children:
+                self._hold(child)
+                self._interrupted(child)
+
+    # ---- steps
+
+    def claimed(self, child: Child, now_ms: int) -> None:
+        """The ledger has it: SENDING under its token, nothing written to the network yet."""
+        self._hold(child)
+        self._recent.setdefault((child.account_id, child.instrument), deque()).append(
+            Recent(child.plan_id, child.side, child.quantity, now_ms, child.client_order_id)
+        )
+
+    def stamp_sent(self, client_order_id: str, now_ms: int) -> None:
+        """Written with the next change: nothing hangs on the stamp alone."""
+        child = self._children[client_order_id]
+        if child.sent_at_ms is None:
+            self._children[client_order_id] = replace(child, sent_at_ms=now_ms)
+
+    def step(self, child: Child, event: OrderEvent, reason: str = "") -> None:
+        """`child` with its new fields takes this step; one that the table does not have changes nothing."""
+        before = self._children[child.client_order_id]
+        try:
+            state = advance(before.state, event)
+        except IllegalStep as error:
+            log.error("illegal_step", child=child.child_id, event=event.value, error=str(error))
+            return
+        after = replace(child, state=state, reason=reason or child.reason, updated_at_ms=self._clock.now_ms())
+        self.change(after, event=event.value)
+
+    def change(self, after: Child, event: str = "") -> None:
+        """New fields. `event` goes into the child's log."""
+        before = self._children[after.client_order_id]
+        if after == before:
+            return
+        self._hold(after)
+        self._changes.append(store.Change(before=before, after=after, event=event))
+        self._changed.set()
+
+    def proven_absent(self, client_order_id: str) -> None:
+        """Negative proof is complete: the venue never had it."""
+        child = self._children[client_order_id]
+        if child.state is OrderState.UNKNOWN:
+            self.step(child, OrderEvent.NEGATIVE_PROOF, reason="proven: the venue never had it")
+
+    def on_facts(self, account_id: str, facts: Iterable[object]) -> None:
+        """Facts that are news to nobody else may still be news to a child."""
+        for fact in facts:
+            if isinstance(fact, OrderFact):
+                self.on_fact(account_id, fact)
+
+    def on_fact(self, account_id: str, fact: AccountFact) -> None:
+        """What the venue says of one of our orders moves its child, whichever way it was heard."""
+        if type(fact) is not OrderFact or not fact.client_order_id:
+            return
+        child = self._children.get(fact.client_order_id)
+        if child is None or child.account_id != account_id:
+            return
+        now_ms = self._clock.now_ms()
+        filled = max(child.filled, fact.filled)
+        seen = replace(
+            child,
+            venue_order_id=fact.venue_order_id or child.venue_order_id,
+            filled=filled,
+            avg_price=fact.avg_price if fact.avg_price is not None else child.avg_price,
+            quantity=child.quantity if fact.quantity_in_quote else fact.quantity,
+            price=fact.price if fact.price is not None else child.price,
+            acknowledged_at_ms=child.acknowledged_at_ms or now_ms,
+            filled_at_ms=now_ms if filled > child.filled else child.filled_at_ms,
+            updated_at_ms=now_ms,
+        )
+        if child.state in TERMINAL:
+            if child.state in (OrderState.NOT_PLACED, OrderState.SKIPPED) or filled > child.filled:
+                log.error("late", child=child.child_id, account=account_id, was=child.state.value, filled=str(filled))
+                if child.client_order_id not in self._late:
+                    self._late.append(child.client_order_id)
+                self.change(replace(seen, late=True), event="late")
+            return
+        if child.state is OrderState.PLANNED:
+            log.error("seen_before_sent", child=child.child_id, account=account_id)
+            self.step(replace(seen, late=True), OrderEvent.SKIP, reason="the venue already has an order with this id")
+            return
+        event = EVENT_OF_STATUS[fact.status]
+        cancel_state = CancelState.CONFIRMED if event is OrderEvent.FINAL_CANCEL else child.cancel_state
+        self.step(replace(seen, cancel_state=cancel_state), event, reason=fact.reason or child.reason)
+
+    # ---- in memory at once, in the ledger soon
+
+    def _keep(self, child: Child) -> None:
+        self._of_plan[child.plan_id].append(child.client_order_id)
+        self._hold(child)
+
+    def _hold(self, child: Child) -> None:
+        self._children[child.client_order_id] = child
+        if child.state in _OPEN:
+            self._open[child.client_order_id] = None
+        else:
+            self._open.pop(child.client_order_id, None)
+
+    def _interrupted(self, child: Child) -> None:
+        """A child of a plan at work that nobody is sending: what may be out there is asked about, never resent."""
+        if child.state is OrderState.SENDING:
+            self.step(child, OrderEvent.NO_ANSWER, reason="the engine stopped before the answer came")
+        elif child.state is OrderState.PLANNED:
+            self.step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
+
+    async def _flush(self) -> None:
+        self._changed = anyio.Event()
+        changes = self._changes
+        if not changes:
+            return
+        try:
+            self._ledger.post(lambda conn: store.record_changes(conn, changes))
+        except LedgerFull:  # the steps stay here, in order, until there is room
+            log.error("steps_wait", steps=len(changes))
+            await self._clock.sleep(_FULL_PAUSE_S)
+            self._changed.set()
+            return
+        self._changes = self._changes[len(changes) :]
+        crash.point("steps-posted")
+        for plan_id in {c.after.plan_id for c in changes}:
+            self.end_if_done(plan_id)
+
+    def end_if_done(self, plan_id: str) -> None:
+        plan = self._plans[plan_id]
+        if plan.state is not PlanState.EXECUTING:
+            return
+        children = self.of_plan(plan_id)
+        if any(c.state not in TERMINAL for c in children):
+            return
+        whole = all(c.state is OrderState.FILLED for c in children)
+        self.end(plan, PlanState.DONE if whole else PlanState.DONE_WITH_SHORTFALL, plan.note)
