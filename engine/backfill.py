@@ -400,6 +400,10 @@ class Backfill:
         except VenueError as error:
             if error.error_class is not ErrorClass.NOT_FOUND:
                 raise
+            venue = self._roster.venue(account_id)
+            now_ms = self._http.venue_now_ms(venue.name, self._roster.account(account_id).environment)
+            if now_ms - order.updated_at_ms <= venue.capabilities.max_read_lag_ms:
+                raise NotProven(f"order {order.venue_order_id} is too new for the venue's reads to show it") from None
             # Not open, not in history, not known by its id: an unfilled order that ended longer ago than the
             # venue keeps such orders.
             return msgspec.structs.replace(

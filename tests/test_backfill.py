@@ -16,7 +16,7 @@ from engine.core.facts import FillFact
 from engine.core.venue import ErrorClass, Identity, Page, VenueError
 from engine.ledger import FactRow, LedgerFull, gaps, questions
 from engine.wire.http import NoAnswer
-from tests.engine_world import World, world
+from tests.engine_world import World, not_found, world
 from tests.engine_world import settings as settings_of
 from tests.fakes import settle
 from tests.ledger import samples
@@ -276,3 +276,20 @@ async def test_what_is_older_than_the_venue_keeps_is_said_to_be_unprovable(tmp_p
         await o.world.advance(5)
         assert await o.gaps("ann") == ["unprovable"]
         assert o.proven("ann"), "what can be known is known: it may trade, and a person is told of the hole"
+
+
+async def test_an_order_that_the_reads_do_not_show_yet_is_not_taken_for_ended(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann") as o:
+        now_ms = o.world.clock.now_ms()
+        resting = samples.order(venue_order_id="v1", created_at_ms=now_ms, updated_at_ms=now_ms)
+        o.world.hear("ann", resting)
+        o.world.http.answers["order"] = not_found()
+        desk = o.world.sync.desk("ann")
+        assert desk is not None
+        o.cut("ann")
+        await o.reconnect("ann")
+        assert not o.proven("ann"), "the venue's reads may stand behind its stream for so long"
+        assert [order.venue_order_id for order in desk.book.open_orders()] == ["v1"]
+        await o.world.advance(10)
+        assert o.proven("ann")
+        assert desk.book.open_orders() == [], "what no read shows long after has ended"

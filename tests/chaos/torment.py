@@ -38,6 +38,7 @@ def torment(folder: Path, url: str, kills: int, seed: int, settle_every: int) ->
                     told.verdict = office.settle()
                     print(f"{folder.name}: {number} of {kills} kills, whole: {told.verdict.whole}", flush=True)
                     if not told.verdict.whole:
+                        print("\n".join(told.verdict.sentences()), flush=True)
                         break
         except Exception:  # it is told with the line at the end; the other offices go on
             told.failed = f"{folder.name}, seed {seed}: {traceback.format_exc()}"
