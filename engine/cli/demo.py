@@ -133,7 +133,7 @@ def _plan(
             bar.update(task, completed=last["acknowledged"], total=last["total"])
     console.print(
         f"{last['acknowledged']} of {last['total']} orders acknowledged in {(time.monotonic() - began) * 1000:.0f} ms; "
-        f"filled {last['filled_quantity']} of {last['quantity']} contracts, {last['unknown']} unknown"
+        f"filled {Decimal(last['filled_quantity']):f} of {Decimal(last['quantity']).normalize():f} contracts, {last['unknown']} unknown"
     )
     if last["acknowledged"] != last["total"]:
         fail(f"not every order of plan {plan_id} was acknowledged; look with: unisono plan show {plan_id}")

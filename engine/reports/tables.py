@@ -187,9 +187,9 @@ def orders_table(rows: Iterable[object], *, limit: int = 200) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("changed (UTC)", no_wrap=True)
-    table.add_column("plan", no_wrap=True)
-    table.add_column("order", no_wrap=True, overflow="ellipsis")
-    table.add_column("why", ratio=1)
+    table.add_column("plan", overflow="fold")
+    table.add_column("order", overflow="fold")
+    table.add_column("why", overflow="fold")
     for row in known[:limit]:
         table.add_row(
             Text(row.account_id),
