@@ -131,9 +131,10 @@ def _plan(
         last: dict[str, Any] = {}
         for last in control.stream(f"/plans/{plan_id}/progress"):
             bar.update(task, completed=last["acknowledged"], total=last["total"])
+    filled, wanted = (Decimal(last[name]).normalize() for name in ("filled_quantity", "quantity"))
     console.print(
         f"{last['acknowledged']} of {last['total']} orders acknowledged in {(time.monotonic() - began) * 1000:.0f} ms; "
-        f"filled {Decimal(last['filled_quantity']):f} of {Decimal(last['quantity']).normalize():f} contracts, {last['unknown']} unknown"
+        f"filled {filled:f} of {wanted:f} contracts, {last['unknown']} unknown"
     )
     if last["acknowledged"] != last["total"]:
         fail(f"not every order of plan {plan_id} was acknowledged; look with: unisono plan show {plan_id}")
