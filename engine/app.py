@@ -40,6 +40,7 @@ from engine.reconcile import Reconciler
 from engine.resolve import Resolver
 from engine.roster import Roster
 from engine.sides import Sides
+from engine.sweep import Sweeper
 from engine.sync import Sync
 from engine.views import LedgerPlans, LiveAccounts, LiveMarket
 from engine.wire.http import Http, NoAnswer, Origin, Transport
@@ -213,6 +214,14 @@ class Engine:
             children=self.children,
             backfill=self.backfill,
         )
+        self.sweeper = Sweeper(
+            clock=clock,
+            ledger=self.ledger,
+            sync=self.sync,
+            http=self.http,
+            roster=self.roster,
+            executor=self.executor,
+        )
         self.heartbeat = around.heartbeat(clock, self._timetable())
         self.office = ControlOffice(
             clock=clock,
@@ -228,6 +237,7 @@ class Engine:
             subjects=sides.subjects,
             start_soon=self._start_soon,
             kill=self.kill,
+            sweeper=self.sweeper,
             fresh_marks=self._fresh_marks,
             vitals=self._vitals,
             escalated=lambda: self.resolver.escalated,
@@ -251,12 +261,13 @@ class Engine:
                 group.start_soon(self.resolver.run)
                 group.start_soon(self.backfill.run)
                 group.start_soon(self.kill.run)
+                group.start_soon(self.sweeper.run)
                 group.start_soon(self._keep_instruments)
                 with anyio.move_on_after(_FIRST_COMPARISON_S):
                     await self._compare_clocks()  # logins are signed with the venue's time
                 await self.links.set_wanted(self.registry.wanted())
                 group.start_soon(self._around.door, self.office, self._config.control.socket)
-                self.executor.blocked = ""
+                self.executor.blocked = self.sweeper.why_blocked
                 self.ready.set()
                 self._notifier.ready(self._status_line())
                 log.info("ready", accounts=len(self.roster.active()), unknown_orders=unknown)
@@ -278,6 +289,7 @@ class Engine:
     async def _recover(self, group: anyio.abc.TaskGroup) -> int:
         self.executor.blocked = "the engine is recovering"
         self.kill.load()
+        self.sweeper.load()
         group.start_soon(self.executor.run)
         group.start_soon(self.children.run)
         return await self.children.recover()

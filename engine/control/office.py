@@ -22,6 +22,7 @@ from engine.plan import Planner
 from engine.reconcile import Reconciler, Subject
 from engine.reports.tables import ConnectionRow
 from engine.roster import Roster, UnknownAccount
+from engine.sweep import NotAccepted, Sweeper
 from engine.sync import Sync
 from scheduler.clock import Clock
 
@@ -61,6 +62,7 @@ class ControlOffice:
         subjects: Callable[[Sequence[str]], list[Subject]],
         start_soon: Callable[..., None],
         kill: KillSwitch,
+        sweeper: Sweeper,
         fresh_marks: Callable[[Plan], Awaitable[None]],
         vitals: Callable[[], dict[str, Any]],
         escalated: Callable[[], list[Any]],
@@ -69,6 +71,7 @@ class ControlOffice:
         self._planner, self._children, self._executor, self._backfill = planner, children, executor, backfill
         self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
         self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
+        self._sweeper = sweeper
 
     # ---- what is
 
@@ -157,6 +160,7 @@ class ControlOffice:
                     next="it is counted; check the account's position against the plan",
                 )
             )
+        found += self._restored()
         for kill in self._kill.switches():
             shown = sum(1 for k in self._kill.accounts() if k.shown and k.scope == kill.scope)
             found.append(
@@ -168,6 +172,29 @@ class ControlOffice:
                 )
             )
         return found
+
+    def _restored(self) -> list[Finding]:
+        found = [
+            Finding(
+                level="error",
+                subject=orphan.account_id,
+                what=f"order {orphan.client_order_id} at the venue carries an id of ours, and the ledger never sent it",
+                next="look at it; then: unisono restore --accept-orphans --why TEXT",
+            )
+            for orphan in self._sweeper.orphans
+        ]
+        if why := self._sweeper.why_blocked:
+            left = len(self._sweeper.unswept())
+            what = f"read-only, no order is sent: {why.partition(' and is')[0]}; {left} accounts are not swept yet"
+            then = "wait: it is released by itself when the venues show no order that the ledger does not know"
+            found.append(Finding(level="error", subject="restore", what=what, next=then))
+        return found
+
+    async def accept_orphans(self, by: str, why: str) -> Any:
+        try:
+            return {"accepted": await self._sweeper.accept(by, why)}
+        except (NotAccepted, LedgerDown, LedgerFull) as error:
+            raise Rejected(str(error)) from None
 
     # ---- plans
 

@@ -40,6 +40,7 @@ class Office(Protocol):
     async def kill_on(self, scope: str, by: str, why: str) -> Any: ...
     async def kill_off(self, scope: str, by: str, why: str) -> Any: ...
     def kill_status(self) -> Any: ...
+    async def accept_orphans(self, by: str, why: str) -> Any: ...
 
 
 class Rejected(Exception):
@@ -107,6 +108,10 @@ def application(office: Office) -> Starlette:
     async def get_kill(request: Request) -> Any:
         return office.kill_status()
 
+    async def post_accept(request: Request) -> Any:
+        body = await _body(request)
+        return await office.accept_orphans(_text(body, "by"), _text(body, "why"))
+
     def get(path: str, verb: Callable[[Request], Awaitable[Any]]) -> Route:
         return Route(path, _answering(verb), methods=["GET"])
 
@@ -130,6 +135,7 @@ def application(office: Office) -> Starlette:
             post("/reconcile", post_reconcile),
             get("/kill", get_kill),
             post("/kill/{verb:str}", post_kill),
+            post("/orphans/accept", post_accept),
         ]
     )
 
