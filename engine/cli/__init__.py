@@ -7,7 +7,7 @@ import sys
 import typer
 from typer._click.exceptions import UsageError
 
-from engine.cli import accounts, books, groups, kill, links, plan, reconcile
+from engine.cli import accounts, backup, books, groups, kill, links, plan, reconcile
 from engine.cli.demo import demo
 from engine.cli.doctor import doctor
 from engine.cli.exits import Exit
@@ -25,6 +25,8 @@ app = typer.Typer(
 
 for command in (init, run, demo, sim, doctor, links.connections, links.gaps, links.backfill):
     app.command()(command)
+for copying in (backup.backup, backup.restore):
+    app.command()(copying)
 for look in (books.orders, books.fills, books.positions, books.balances):
     app.command()(look)
 for group in (accounts.app, groups.app, plan.app, reconcile.app, kill.app):

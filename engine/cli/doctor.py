@@ -17,7 +17,7 @@ from engine.cli.exits import Exit
 from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
 from engine.control.office import Finding
-from engine.ledger import gaps, quarantine, reader
+from engine.ledger import gaps, quarantine, reader, restorations
 
 _SIGNS = {"ok": "[green]●[/green]", "warning": "[yellow]▲[/yellow]", "error": "[red]✗[/red]"}
 
@@ -72,6 +72,7 @@ def _database(settings: Config) -> list[Finding]:
         with reader(settings.database.url) as conn:
             unproven = gaps.unproven(conn)
             unread = quarantine.count(conn)
+            restored = restorations.pending(conn)
     except Exception as error:  # whatever the database says, a person must read it
         what = f"the database cannot be used: {type(error).__name__}: {error}"
         return [
@@ -85,6 +86,11 @@ def _database(settings: Config) -> list[Finding]:
                     level="error", subject=gap.account_id, what=f"a gap cannot be proven: {gap.note}", next=gap.reason
                 )
             )
+    if restored is not None:
+        what = f"it was restored ({restored.source}, by {restored.by}) and is read-only until the venues are swept"
+        found.append(
+            Finding(level="error", subject="database", what=what, next="unisono run sweeps them; see docs/how-to")
+        )
     if unread:
         found.append(
             Finding(
