@@ -19,12 +19,15 @@ class SchemaTooNew(Exception):
     """The database was written by a newer program. Nothing was changed."""
 
 
+def revisions() -> set[str]:
+    """Every schema that this program can bring up to date, or knows already."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def upgrade(url: str) -> None:
     """Run what is missing. Raises SchemaTooNew where the database is ahead of this program."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config, known = _config(), revisions()
     scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
     engine = writing(url, busy_timeout_s=30.0)
     try:
         with engine.connect() as connection:
@@ -40,3 +43,9 @@ def upgrade(url: str) -> None:
                     command.upgrade(config, "head")
     finally:
         engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config

@@ -1,0 +1,173 @@
+"""Does. Copies a SQLite database while the engine writes to it, judges a copy, and puts one in the place of another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from engine.ledger import facts
+from engine.ledger.engines import writing
+from engine.ledger.restorations import begin
+from engine.ledger.upgrade import VERSION_TABLE, revisions
+
+APPEND_ONLY = ("fact", "child_event", "audit")
+_SIDE_FILES = ("", "-wal", "-shm")
+_PRIVATE = 0o600
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy holds, and everything that is wrong with it."""
+
+    rows: dict[str, int] = {}
+    newest_ms: int | None = None  # when its last fact was received
+    complaints: tuple[str, ...] = ()
+
+
+def copy(database: Path, to: Path) -> None:
+    """One consistent state, whatever is written meanwhile; at `to` only once it is whole and on the disk.
+
+    Raises FileExistsError, OSError, sqlite3.Error; then nothing is at `to`.
+    """
+    if to.exists():
+        raise FileExistsError(f"{to} exists already; nothing was written")
+    part = to.with_name(to.name + ".part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE))
+    try:
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(part)) as target:
+            source.execute("PRAGMA query_only = ON")
+            source.backup(target)
+        _sync(part)
+        part.rename(to)
+        _sync(to.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def judge(file: Path, *, thorough: bool) -> Judged:
+    """Is it a database of ours, whole, its schema known, its records unbroken? Thorough: every page and fact read."""
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as conn:
+            broken = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(20)" if thorough else _QUICK)]
+            if broken != ["ok"]:
+                return Judged(complaints=tuple(f"SQLite: {line}" for line in broken))
+            return _judge_rows(conn, thorough)
+    except sqlite3.Error as error:
+        return Judged(complaints=(f"it cannot be read as a database: {error}",))
+
+
+def replace(database: Path, by: Path, *, prepare: Callable[[str], None], who: str, source: str, now_ms: int) -> Path:
+    """Put a judged copy in the place of the database, read-only from its first moment on. Returns where the old one is.
+
+    Nobody may have the database open. `prepare` brings the schema of a URL up to date. What fails leaves the old one
+    in its place.
+    """
+    new = database.with_name(database.name + ".restoring")
+    for side in _SIDE_FILES:
+        Path(f"{new}{side}").unlink(missing_ok=True)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(by, new)
+    new.chmod(_PRIVATE)
+    prepare(f"sqlite:///{new}")
+    _mark(new, who, source, now_ms)
+    old = database.with_name(f"{database.name}.before-{now_ms}")
+    _sync(new)
+    for side in _SIDE_FILES:
+        if Path(f"{database}{side}").exists():
+            Path(f"{database}{side}").rename(f"{old}{side}")
+    new.rename(database)
+    _sync(database.parent)
+    return old
+
+
+def mark(url: str, who: str, source: str, now_ms: int) -> None:
+    """Note in a database at the newest schema that it was restored."""
+    engine = writing(url, busy_timeout_s=5.0)
+    try:
+        with engine.begin() as connection:
+            begin(connection, source, who, now_ms)
+    finally:
+        engine.dispose()
+
+
+def _mark(file: Path, who: str, source: str, now_ms: int) -> None:
+    """And nothing stays in side files: the one file is what is renamed."""
+    mark(f"sqlite:///{file}", who, source, now_ms)
+    with closing(sqlite3.connect(file)) as conn:
+        busy, _, _ = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError(f"{file} is used by somebody")
+
+
+_QUICK = "PRAGMA quick_check(20)"
+
+
+def _judge_rows(conn: sqlite3.Connection, thorough: bool) -> Judged:
+    tables = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := {VERSION_TABLE, "registry_version", "plan", "child", "intent", "cursor", *APPEND_ONLY} - tables:
+        return Judged(complaints=(f"it is no database of unisono: it lacks {', '.join(sorted(missing))}",))
+    complaints = list(_schema(conn))
+    counts = {table: int(_one(conn, f"SELECT count(*) FROM {table}")) for table in (*APPEND_ONLY, "plan", "child")}  # noqa: S608  names of ours
+    for table in APPEND_ONLY:
+        first, last = conn.execute(f"SELECT min(id), max(id) FROM {table}").fetchone()  # noqa: S608
+        if last is not None and (first, last) != (1, counts[table]):
+            complaints.append(f"rows are missing from {table}: {counts[table]} there, the last is number {last}")
+    for sentence, query in _AGREE.items():
+        if count := _one(conn, query):
+            complaints.append(f"{count} {sentence}")
+    complaints += [f"a row of {row[0]} points at nothing" for row in conn.execute("PRAGMA foreign_key_check")][:20]
+    if thorough:
+        complaints += _unreadable(conn)
+    newest_ms = _one(conn, "SELECT max(received_at_ms) FROM fact")
+    return Judged(rows=counts, newest_ms=newest_ms, complaints=tuple(complaints))
+
+
+_AGREE = {
+    "placements were claimed without an order to show for it": (
+        "SELECT count(*) FROM intent WHERE kind = 'place' AND child_id NOT IN (SELECT child_id FROM child)"
+    ),
+    "orders were sent without a claim": (
+        "SELECT count(*) FROM child WHERE state NOT IN ('planned', 'skipped') "
+        "AND client_order_id NOT IN (SELECT intent_id FROM intent WHERE kind = 'place')"
+    ),
+}
+
+
+def _schema(conn: sqlite3.Connection) -> Iterator[str]:
+    found = {str(row[0]) for row in conn.execute(f"SELECT version_num FROM {VERSION_TABLE}")}  # noqa: S608
+    if newer := found - revisions():
+        yield f"its schema {', '.join(sorted(newer))} is newer than this version of unisono"
+    triggers = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
+    wanted = {f"{table}_no_{change}" for table in APPEND_ONLY for change in ("update", "delete")}
+    if missing := wanted - triggers:
+        yield f"its append-only tables are not guarded: {', '.join(sorted(missing))} are missing"
+
+
+def _unreadable(conn: sqlite3.Connection) -> list[str]:
+    complaints = list[str]()
+    for number, body in conn.execute("SELECT id, body FROM fact ORDER BY id"):
+        try:
+            facts.read(body)
+        except msgspec.MsgspecError as error:
+            complaints.append(f"fact {number} cannot be read: {error}")
+            if len(complaints) == 20:
+                break
+    return complaints
+
+
+def _one(conn: sqlite3.Connection, query: str) -> int:
+    return conn.execute(query).fetchone()[0]  # type: ignore[no-any-return]
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
