@@ -192,6 +192,7 @@ class Backfill:
             account_id = desk.account_id
             if not desk.proven or account_id in self._work:
                 continue
+            self._look_for_silence(desk)
             every_s = self._settings.crosscheck_s if account_id in busy else self._settings.idle_crosscheck_s
             due_s = self._checked_s.setdefault(account_id, now_s + every_s * self._rng.random())
             if now_s >= due_s or desk.lost or desk.book.mismatched_for_ms(self._clock.now_ms()) > _SUSPICIOUS_MS:
@@ -290,13 +291,25 @@ class Backfill:
         if self._losses.get(account_id, 0) != losses:
             raise _LostAgain
 
+    def _look_for_silence(self, desk: Desk) -> None:
+        """What history told first, and the stream still has not told long after."""
+        if not desk.unheard:
+            return
+        latest_ms = self._clock.now_ms() - self._roster.venue(desk.account_id).capabilities.max_read_lag_ms
+        overdue = [occasion for occasion, told_ms in desk.unheard.items() if told_ms < latest_ms]
+        if overdue:
+            desk.unheard.clear()
+            self._is_mute(desk.account_id, f"the stream never told of {', '.join(overdue[:3])}")
+
     def _look_for_silent_loss(self, account_id: str, news: list[AccountFact], before_ms: int) -> None:
         """The stream should have told these long ago: it is mute, however healthy its pongs are."""
         missed = [f for f in news if isinstance(f, OrderFact | FillFact) and f.at_ms < before_ms]
-        kind = self._roster.fact_kind(account_id)
-        link = self._links.of_listener(account_id, kind)
-        if missed and link is not None:
-            why = f"history told {len(missed)} facts that the stream did not"
+        if missed:
+            self._is_mute(account_id, f"history told {len(missed)} facts that the stream did not")
+
+    def _is_mute(self, account_id: str, why: str) -> None:
+        link = self._links.of_listener(account_id, self._roster.fact_kind(account_id))
+        if link is not None:
             log.warning("silent_loss", account=account_id, connection=link.connection.connection_key, why=why)
             self._links.mark_mute(link.connection.connection_key, why)
 

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from engine.core.book import Book
-from engine.core.facts import AccountFact, EquityFact, Fact, MarkFact
+from engine.core.facts import AccountFact, EquityFact, Fact, FillFact, MarkFact, OrderFact
 from engine.core.instruments import Instrument
 from engine.ledger import FactRow, LedgerFull, Source, row
 
@@ -46,6 +46,7 @@ class Desk:
         "lost",
         "proven",
         "proven_at_ms",
+        "unheard",
         "why",
     )
 
@@ -58,6 +59,7 @@ class Desk:
         self.proven_at_ms: int | None = None
         self.last_fact_ms: int | None = None
         self.equity_kept_ms = 0
+        self.unheard: dict[str, int] = {}  # orders and fills that history told first, until the stream tells them, too
         self.why = "not read back yet"
 
 
@@ -165,6 +167,7 @@ class Sync:
         if desk is None:
             return
         desk.proven, desk.why = False, why
+        desk.unheard.clear()
         if desk.held is None:
             desk.held = []
 
@@ -184,6 +187,8 @@ class Sync:
         for fact in facts:
             if isinstance(fact, MarkFact):
                 continue
+            if source is Source.STREAM and desk.unheard:
+                desk.unheard.pop(_occasion(fact), None)
             told = book.fold(fact)
             if told is False:
                 self.facts_known += 1
@@ -200,6 +205,8 @@ class Sync:
                 row(account_id, fact, received_at_ms=received_at_ms, source=source, connection_key=connection_key)
             )
             news.append(fact)
+            if source is Source.HISTORY and desk.proven and isinstance(fact, OrderFact | FillFact):
+                desk.unheard[_occasion(fact)] = received_at_ms
         if rows:
             desk.last_fact_ms = received_at_ms
             try:
@@ -237,3 +244,10 @@ class Sync:
             if found := self._marks.get((venue, environment, f"{instrument}|{basis}")):
                 return found
         return None
+
+
+def _occasion(fact: Fact) -> str:
+    """What a stream must have told something of, when history knows it."""
+    if isinstance(fact, OrderFact):
+        return f"order {fact.venue_order_id}"
+    return f"fill {fact.fill_id}" if isinstance(fact, FillFact) else ""

@@ -87,13 +87,21 @@ class FakeHttp:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock, self.clocks_agree, self.nobody_there = clock, True, True
+        self._ahead_ms = clock.now_ms() - clock.monotonic_s() * 1000
         self.answers: dict[str, list[Page | Exception] | Page | Exception] = {}
         self.asked: list[tuple[str, str]] = []
         self.sent: list[tuple[str, Request]] = []
         self.before: Callable[[str, str], None] = lambda account_id, name: None
 
+    async def know_time(self, origin: Origin) -> None:
+        """It is known from the start."""
+
     def venue_now_ms(self, venue: str, environment: str) -> int:
-        return self.clock.now_ms()
+        """The venue's clock is never set, whatever becomes of ours."""
+        return round(self._ahead_ms + self.clock.monotonic_s() * 1000)
+
+    async def know_time(self, origin: Origin) -> None:
+        return
 
     def clock_within(self, origin: Origin, tolerance_ms: float) -> bool:
         return self.clocks_agree

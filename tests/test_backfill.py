@@ -267,6 +267,24 @@ async def test_a_stream_that_kept_silent_is_found_and_its_connection_replaced(tm
         assert o.world.links.mute == ["ann-private"]
 
 
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_stream_that_tells_soon_after_history_is_not_mute_and_one_that_never_does_is(
+    tmp_path: Path, tells: bool
+) -> None:
+    async with office(tmp_path, "ann") as o:
+        fresh = o.fill(1)
+        o.world.http.answers["fills"] = Page(facts=(fresh,))
+        o.held("ann", 1)
+        o.backfill.check_now("ann")
+        await o.rest()
+        assert o.world.links.mute == [], "the stream may be on its way"
+        if tells:
+            o.world.hear("ann", fresh)
+        await o.world.clock.advance(6)
+        await o.backfill.crosscheck()
+        assert o.world.links.mute == ([] if tells else ["ann-private"])
+
+
 async def test_what_is_older_than_the_venue_keeps_is_said_to_be_unprovable(tmp_path: Path) -> None:
     async with office(tmp_path, "ann") as o:
         o.cut("ann")
@@ -293,3 +311,32 @@ async def test_an_order_that_the_reads_do_not_show_yet_is_not_taken_for_ended(tm
         await o.world.advance(10)
         assert o.proven("ann")
         assert desk.book.open_orders() == [], "what no read shows long after has ended"
+
+
+async def test_the_watermark_is_a_time_of_the_venue_however_our_clock_is_set(tmp_path: Path) -> None:
+    """Found by simulation: with our clock an hour ahead the next read began after what it was to find."""
+    async with office(tmp_path, "ann") as o:
+        o.world.clock.shift(3_600_000)
+        o.cut("ann")
+        await o.reconnect("ann")
+        watermark_ms = o.watermark("ann")
+        assert watermark_ms is not None
+        assert watermark_ms <= o.world.http.venue_now_ms("okx", "demo")
+
+
+async def test_a_pause_while_history_is_read_ends_the_reading(tmp_path: Path) -> None:
+    """Found by simulation: the desk was gone when its held facts were to be released."""
+    async with office(tmp_path, "ann") as o:
+        watermark_ms = o.watermark("ann")
+
+        def pause(account_id: str, name: str) -> None:
+            if name == "fills":
+                o.backfill.forget("ann")
+                o.world.sync.leave("ann")
+
+        o.cut("ann")
+        o.world.http.before = pause
+        o.world.http.answers["fills"] = Page(facts=(o.fill(1),))
+        await o.reconnect("ann")
+        assert o.watermark("ann") == watermark_ms
+        assert await o.gaps("ann") == ["open"]

@@ -104,7 +104,7 @@ async def test_nothing_is_proven_while_the_clocks_differ(tmp_path: Path) -> None
         await w.advance(60)
         assert w.now(child).state is S.UNKNOWN
         w.http.clocks_agree = True
-        await w.advance(12)
+        await w.advance(20)
         assert w.now(child).state is S.NOT_PLACED
 
 

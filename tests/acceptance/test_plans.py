@@ -117,3 +117,14 @@ def test_a_plan_that_is_not_approved_or_not_there_is_not_executed(desk: Office) 
     desk.control.post(f"/plans/{discarded}/discard", {"by": "planner"})
     assert "discarded" in str(refused(lambda: desk.execute(discarded)))
     assert len(desk.orders("demo-01")) == before
+
+
+def test_an_order_whose_answer_is_lost_is_asked_about_and_never_sent_again(desk: Office) -> None:
+    desk.fault("drop_ack", "demo-03", times=1)
+    desk.fault("silence", "demo-03", seconds=7)
+    plan_id = desk.approved(["demo-03"])
+    desk.execute(plan_id)
+    until(lambda: desk.child(plan_id).state is OrderState.UNKNOWN)
+    until(lambda: desk.child(plan_id).state is OrderState.WORKING)
+    child = desk.child(plan_id)
+    assert [o["clOrdId"] for o in desk.orders("demo-03")].count(child.client_order_id) == 1

@@ -54,17 +54,6 @@ def test_a_refused_key_halts_its_account_alone_and_doctor_names_it(shared: Offic
     assert shared.control.get("/status")["links"]["halted"] == 1
 
 
-def test_an_order_whose_answer_is_lost_is_asked_about_and_never_sent_again(shared: Office, slow: SlowTroubles) -> None:
-    shared.fault("drop_ack", "demo-09", times=1)
-    shared.fault("silence", "demo-09", seconds=7)
-    plan_id = shared.approved(["demo-09"])
-    shared.execute(plan_id)
-    until(lambda: shared.child(plan_id).state is OrderState.UNKNOWN)
-    until(lambda: shared.child(plan_id).state is OrderState.WORKING)
-    child = shared.child(plan_id)
-    assert [o["clOrdId"] for o in shared.orders("demo-09")].count(child.client_order_id) == 1
-
-
 def test_an_unreadable_frame_is_kept_and_counted_and_the_link_lives_on(shared: Office, slow: SlowTroubles) -> None:
     before = shared.connections()["demo-11"], shared.control.get("/status")["unreadable"]
     shared.fault("garbage", "demo-11", times=1)
