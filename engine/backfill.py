@@ -39,7 +39,7 @@ log = structlog.get_logger("backfill")
 
 CURSOR = "history"
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
-_VERIFY_PAUSE_S = 1.0
+_VERIFY_PAUSE_S = 1.0  # before the second look; before the third, longer than the venue's reads may lag
 _VERIFY_ROUNDS = 3
 _INSTRUMENTS_LIMIT_S = 15.0
 _SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one for so long is no race of channels
@@ -245,7 +245,9 @@ class Backfill:
         if desk is None or account_id not in self._roster.accounts or not self._is_live(account_id):
             return
         losses = self._losses.get(account_id, 0)
-        started_ms = self._clock.now_ms()
+        # Watermarks and windows are times of the venue: our own clock may be set meanwhile, in either direction.
+        await self._http.know_time(self._roster.origin(account_id))
+        started_ms = self._venue_now_ms(account_id)
         await self._instruments(account_id)
         await self._identify(account_id)
         if desk.lost:
@@ -263,9 +265,9 @@ class Backfill:
         since_ms = watermark_ms - overlap_ms
         reading = await self._read_history(desk, since_ms)
         crash.point("backfill-after-read")
+        self._not_lost_since(desk, losses)
         was_proven = desk.proven
         news = self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
-        self._not_lost_since(account_id, losses)
         if desk.held is not None:
             self._sync.release(account_id)
         if (gap := self._gaps.get(account_id)) is not None:
@@ -274,9 +276,9 @@ class Backfill:
         await self._verify(desk)
         if desk.lost:
             raise NotProven("facts came faster than they could be kept; history is read again")
-        self._not_lost_since(account_id, losses)
+        self._not_lost_since(desk, losses)
         await self._settle(desk, started_ms - capabilities.max_read_lag_ms, reading, len(news))
-        self._not_lost_since(account_id, losses)
+        self._not_lost_since(desk, losses)
         if not desk.proven:
             desk.proven, desk.proven_at_ms, desk.why = True, self._clock.now_ms(), ""
         if was_proven:
@@ -287,9 +289,14 @@ class Backfill:
         link = self._links.of_listener(account_id, self._roster.fact_kind(account_id))
         return link is not None and link.live
 
-    def _not_lost_since(self, account_id: str, losses: int) -> None:
-        if self._losses.get(account_id, 0) != losses:
+    def _not_lost_since(self, desk: Desk, losses: int) -> None:
+        """Neither its connection nor, by a pause, its desk."""
+        if self._losses.get(desk.account_id, 0) != losses or self._sync.desk(desk.account_id) is not desk:
             raise _LostAgain
+
+    def _venue_now_ms(self, account_id: str) -> int:
+        account = self._roster.account(account_id)
+        return self._http.venue_now_ms(account.venue, account.environment)
 
     def _look_for_silence(self, desk: Desk) -> None:
         """What history told first, and the stream still has not told long after."""
@@ -324,8 +331,7 @@ class Backfill:
     async def _open_account(self, desk: Desk) -> None:
         """First sight: the venue's statement is the opening of the book."""
         account_id = desk.account_id
-        account = self._roster.account(account_id)
-        asked_ms = self._http.venue_now_ms(account.venue, account.environment)
+        asked_ms = self._venue_now_ms(account_id)
         facts = await self._statement(account_id)
         positions = [f for f in facts if isinstance(f, PositionFact)]
         balances = [f for f in facts if isinstance(f, BalanceFact)]
@@ -379,7 +385,7 @@ class Backfill:
 
     async def _read_history(self, desk: Desk, since_ms: int) -> _Reading:
         """Every read to its proven end; raises when one of them failed, and then nothing counts as read."""
-        account_id, now_ms = desk.account_id, self._clock.now_ms()
+        account_id, now_ms = desk.account_id, self._venue_now_ms(desk.account_id)
         rest = self._roster.rest(account_id)
         open_before = {o.venue_order_id: o for o in desk.book.open_orders()}
         oldest_ms = min((o.created_at_ms for o in open_before.values()), default=since_ms)
@@ -413,9 +419,8 @@ class Backfill:
         except VenueError as error:
             if error.error_class is not ErrorClass.NOT_FOUND:
                 raise
-            venue = self._roster.venue(account_id)
-            now_ms = self._http.venue_now_ms(venue.name, self._roster.account(account_id).environment)
-            if now_ms - order.updated_at_ms <= venue.capabilities.max_read_lag_ms:
+            lag_ms = self._roster.venue(account_id).capabilities.max_read_lag_ms
+            if self._venue_now_ms(account_id) - order.updated_at_ms <= lag_ms:
                 raise NotProven(f"order {order.venue_order_id} is too new for the venue's reads to show it") from None
             # Not open, not in history, not known by its id: an unfilled order that ended longer ago than the
             # venue keeps such orders.
@@ -423,7 +428,7 @@ class Backfill:
                 order,
                 status=OrderStatus.CANCELLED,
                 reason="unexplained: the venue no longer knows it",
-                updated_at_ms=self._clock.now_ms(),
+                updated_at_ms=self._venue_now_ms(account_id),
             )
         return cast("AccountFact", page.facts[0])
 
@@ -437,19 +442,20 @@ class Backfill:
     async def _verify(self, desk: Desk) -> None:
         """The folded book against the venue's statement; a difference must survive a pause to count."""
         differences: list[str] = []
+        lag_s = self._roster.venue(desk.account_id).capabilities.max_read_lag_ms / 1000
         for round_number in range(_VERIFY_ROUNDS):
             if round_number:
-                await self._clock.sleep(_VERIFY_PAUSE_S)
+                await self._clock.sleep(_VERIFY_PAUSE_S if round_number == 1 else lag_s)
                 reading = _Reading()
-                since_ms = self._clock.now_ms() - round(self._settings.overlap_s * 1000)
+                now_ms = self._venue_now_ms(desk.account_id)
+                since_ms = now_ms - round(self._settings.overlap_s * 1000)
                 await self._walk(
                     desk.account_id,
-                    self._roster.rest(desk.account_id).fills(since_ms, self._clock.now_ms()),
+                    self._roster.rest(desk.account_id).fills(since_ms, now_ms),
                     reading,
                 )
                 self._sync.fetched(desk.account_id, reading.facts, self._clock.now_ms())
-            account = self._roster.account(desk.account_id)
-            asked_ms = self._http.venue_now_ms(account.venue, account.environment)
+            asked_ms = self._venue_now_ms(desk.account_id)
             facts = await self._statement(desk.account_id)
             # What a complete statement leaves out is flat: a position closed while nobody listened is stated no more.
             facts += desk.book.absent_from(cast("list[AccountFact]", facts), asked_ms)

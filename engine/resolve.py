@@ -28,8 +28,10 @@ log = structlog.get_logger("resolve")
 _DELAYS_S = (0.5, 0.5, 0.5, 0.5, 2.0, 10.0, 60.0)
 _PROOF_ROUNDS = 3
 _PROOF_SPACING_S = 2.0
+_CLOCK_SPACING_S = 5.0  # while the proof has to wait for the clocks
 _CLOCK_TOLERANCE_MS = 500
 _QUARANTINE_WITHOUT_EXPIRY_MS = 60_000
+_LOOK_BACK_MS = 300_000  # from the deadline of the claim: well before the claim itself
 _ESCALATE_MS = 15_000
 _CANCEL_CONFIRMED_MS = 5_000
 _SWEEP_S = 0.25
@@ -45,6 +47,7 @@ class _Case(msgspec.Struct):
     rounds: int = 0
     escalated: bool = False
     asking: bool = False
+    clock_told: bool = False  # the proof waits for the clocks to agree, and that was said
 
 
 class Resolver:
@@ -94,7 +97,11 @@ class Resolver:
                 delay_s = _DELAYS_S[min(case.asked, len(_DELAYS_S) - 1)]
                 if child.state is OrderState.UNKNOWN:
                     left_s = self._quarantine_left_s(child)
-                    delay_s = min(delay_s, max(left_s, _DELAYS_S[0]) if left_s > 0 else _PROOF_SPACING_S)
+                    if left_s > 0:
+                        spacing_s = max(left_s, _DELAYS_S[0])
+                    else:
+                        spacing_s = _CLOCK_SPACING_S if case.clock_told else _PROOF_SPACING_S
+                    delay_s = min(delay_s, spacing_s)
                 case.due_s = self._clock.monotonic_s() + delay_s
                 case.asking = False
 
@@ -117,10 +124,13 @@ class Resolver:
             return
         if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
             return
-        if await self._shown_anywhere(child):
-            return
         if not self._http.clock_within(origin, _CLOCK_TOLERANCE_MS):
-            log.warning("negative_proof_waits", child=child.child_id, reason="our clock and the venue's differ")
+            if not case.clock_told:
+                case.clock_told = True
+                log.warning("negative_proof_waits", child=child.child_id, reason="our clock and the venue's differ")
+            return
+        case.clock_told = False
+        if await self._shown_anywhere(child):
             return
         case.rounds += 1
         if case.rounds >= _PROOF_ROUNDS:
@@ -132,7 +142,9 @@ class Resolver:
         """Complete reads of open orders and of fills since the claim; raises when one of them failed."""
         account_id = child.account_id
         origin, rest = self._roster.origin(account_id), self._roster.rest(account_id)
-        since_ms, now_ms = child.planned_at_ms - 60_000, self._clock.now_ms()
+        # By the venue's clock, as the claim's deadline is: our own may have been set since the order was planned.
+        now_ms = self._http.venue_now_ms(origin.venue.name, origin.environment)
+        since_ms = child.send_by_ms - _LOOK_BACK_MS
         shown = False
         for read in (*rest.open_orders(), *rest.fills(since_ms, now_ms)):
             async for page in self._http.walk(origin, read, priority=Priority.RESOLVE):

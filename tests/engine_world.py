@@ -100,9 +100,6 @@ class FakeHttp:
         """The venue's clock is never set, whatever becomes of ours."""
         return round(self._ahead_ms + self.clock.monotonic_s() * 1000)
 
-    async def know_time(self, origin: Origin) -> None:
-        return
-
     def clock_within(self, origin: Origin, tolerance_ms: float) -> bool:
         return self.clocks_agree
 

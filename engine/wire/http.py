@@ -177,6 +177,11 @@ class Http:
             answered_s,
         )
 
+    async def know_time(self, origin: Origin) -> None:
+        """From here on the venue's time is known, not guessed from our clock. Raises like `compare_clocks`."""
+        if (origin.venue.name, origin.environment) not in self._times:
+            await self.compare_clocks(origin)
+
     def venue_now_ms(self, venue: str, environment: str) -> int:
         """The venue's time as far as we know: our own until the clocks were compared."""
         time = self._times.get((venue, environment))
