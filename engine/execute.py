@@ -149,6 +149,7 @@ class Executor:
             mine = set(
                 await self._ledger.write(
                     lambda conn: store.claim(conn, plan, claimed, token, now_ms, by),
+                    first=True,  # its plan and children are durable since the approval
                     meanwhile=lambda: self._say_ahead(places),
                 )
             )

@@ -49,6 +49,7 @@ class Ledger:
         job: Callable[[sa.Connection], T],
         *,
         closes_group: bool = False,
+        first: bool = False,
         meanwhile: Callable[[], None] | None = None,
     ) -> T:
         """Run `job` in a transaction; what it returned, once that is durable.
@@ -56,11 +57,12 @@ class Ledger:
         Raises what the job raised (then nothing of it was written), LedgerDown when the database fails, LedgerFull.
         `job` runs on the writer's thread, after everything that was appended or posted before, and may be run more
         than once until it is committed once. With `closes_group` its transaction holds nothing that is appended
-        later. A caller that is cancelled does not know whether it was written. `meanwhile` is called while the
-        database is at work; it must not raise.
+        later. With `first` it passes everything that waits, alone in its transaction: for what rests on nothing that
+        is still in the queue and must not wait for thousands of facts. A caller that is cancelled does not know
+        whether it was written. `meanwhile` is called while the database is at work; it must not raise.
         """
         future = asyncio.get_running_loop().create_future()
-        self._writer.submit(Entry(job=job, future=future, closes_group=closes_group))
+        self._writer.submit(Entry(job=job, future=future, closes_group=closes_group, first=first))
         if meanwhile is not None:
             meanwhile()
         written: T = await future

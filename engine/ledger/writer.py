@@ -1,9 +1,9 @@
 """Does. The one thread that writes: groups what waits into few durable commits, and outlives a failing disk.
 
-Entries are taken in the order of their submission. A group is one transaction: first the facts of all its entries in
-one statement, then its jobs one after the other; so a job finds every fact that was appended before it, and a
-watermark never moves before its facts are there. A group goes at once when somebody waits for one of its jobs;
-facts and posted jobs alone linger a little for company.
+Entries are taken in the order of their submission, save a claim, which goes first and alone. A group is one
+transaction: first the facts of all its entries in one statement, then its jobs one after the other; so a job finds
+every fact that was appended before it, and a watermark never moves before its facts are there. A group goes at once
+when somebody waits for one of its jobs; facts and posted jobs alone linger a little for company.
 
 A job that raises does not spoil its group: the group is rolled back and run again entry by entry, so that only this
 job gets its exception. Therefore **jobs must be rerunnable**: nothing but statements on the given connection, and a
@@ -73,7 +73,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 class Entry:
     """What was submitted: fact rows, or one job with, maybe, somebody who waits for it."""
 
-    __slots__ = ("at_s", "closes_group", "facts", "future", "job", "size")
+    __slots__ = ("at_s", "closes_group", "facts", "first", "future", "job", "size")
 
     def __init__(
         self,
@@ -82,8 +82,10 @@ class Entry:
         job: Job | None = None,
         future: asyncio.Future[Any] | None = None,
         closes_group: bool = False,
+        first: bool = False,
     ) -> None:
-        self.facts, self.job, self.future, self.closes_group = facts, job, future, closes_group
+        self.facts, self.job, self.future = facts, job, future
+        self.closes_group, self.first = closes_group or first, first
         self.size = len(facts) if job is None else 1
         self.at_s = 0.0
 
@@ -128,7 +130,10 @@ class Writer:
                 raise LedgerDown(self._trouble)
             if self._queued + entry.size > self._settings.queue_limit:
                 raise LedgerFull(f"{self._queued} facts and jobs wait for the database")
-            self._queue.append(entry)
+            if entry.first:
+                self._queue.appendleft(entry)
+            else:
+                self._queue.append(entry)
             self._queued += entry.size
             self._awaited += entry.future is not None
             if self._idle or (self._lingering and self._ripe()):

@@ -97,6 +97,21 @@ async def test_a_job_that_closes_its_group_finds_nothing_appended_later(ledger: 
     assert seen == [3]
 
 
+async def test_a_job_that_goes_first_passes_what_waits_and_is_alone_in_its_commit(ledger: Ledger, gate: Gate) -> None:
+    ledger.append(fill_rows(range(10)))
+    found: list[int] = []
+
+    async def go_first() -> None:
+        found.append(await ledger.write(count_facts, first=True))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(go_first)
+        await anyio.lowlevel.checkpoint()
+        gate.open()
+    assert found == [0]
+    assert await ledger.write(count_facts) == 10
+
+
 async def test_a_group_is_one_commit(ledger: Ledger, gate: Gate) -> None:
     before = ledger.commits
     for number in range(40):
