@@ -38,8 +38,8 @@ class NotStarted(Exception):
 class SimulatedVenue:
     """The simulator's control door: faults, the market, and the venue's own truth."""
 
-    def __init__(self, doors: Mapping[str, Any]) -> None:
-        self.doors = doors
+    def __init__(self, doors: Mapping[str, Any], pid: int) -> None:
+        self.doors, self.pid = doors, pid
         self._http = httpx.Client(base_url=doors["control"], timeout=10.0)
 
     @property
@@ -67,7 +67,7 @@ def simulator(folder: Path, accounts: int, seed: int, *options: str) -> Iterator
         line = running.stdout.readline()
         if not line:
             raise NotStarted(f"the simulator did not start; see {log}")
-        venue = SimulatedVenue(json.loads(line)["okx"])
+        venue = SimulatedVenue(json.loads(line)["okx"], running.pid)
         try:
             yield venue
         finally:

@@ -43,9 +43,12 @@ crosscheck_s = 4.0
 in_flight_guard_s = 0.2
 """
 LEGS = {"BTC/USDT:USDT": ("BTC-USDT-SWAP", "0.1"), "ETH/USDT:USDT": ("ETH-USDT-SWAP", "0.01")}
-AT_START = tuple(p for p in POINTS if p.startswith(("recover", "open", "backfill")))
+_FIRST = "open-before-keep"  # passed only when an account is seen for the first time
+_AGAIN = tuple(p for p in POINTS if p != _FIRST)
+_EACH_ACCOUNT = ("open", "backfill", "mid-send")
+_OFTEN = {"ledger": 60, "answer": 12, "steps": 6}
 _START_LIMIT_S = 30.0
-_ARMED_LIMIT_S = 8.0  # a place that is not passed within it: killed all the same
+_ARMED_LIMIT_S = 12.0  # a place that is not passed within it: killed all the same
 _SETTLE_LIMIT_S = 90.0
 # Faults of the venue that make a kill harder to come back from. The counts of them are reported.
 FAULTS: tuple[dict[str, Any], ...] = (
@@ -72,13 +75,13 @@ class Office:
         self.kills: Counter[str] = Counter()  # by what it was doing
         self.engine: Engine | None = None
         self.control = Control(demo_office.socket(folder))
-        self._places = list[str]()
+        self._places = [_FIRST]
 
     # ---- one kill
 
     def kill_once(self) -> None:
         """Start the engine, let it be killed at a named place or at any moment, leave it dead."""
-        if self.rng.random() < 0.5:
+        if self._places == [_FIRST] or self.rng.random() < 0.5:
             self._die_at(self._next_place())
         else:
             self._die_at_any_moment()
@@ -86,13 +89,12 @@ class Office:
     def _next_place(self) -> str:
         """Every place comes as often as every other."""
         if not self._places:
-            self._places = self.rng.sample(POINTS, len(POINTS))
+            self._places = self.rng.sample(_AGAIN, len(_AGAIN))
         return self._places.pop()
 
     def _die_at(self, place: str) -> None:
-        count = self.rng.randint(1, ACCOUNTS if place in AT_START or place.startswith("mid") else 3)
-        if place.startswith("ledger"):
-            count = self.rng.randint(1, 60)
+        most = ACCOUNTS if place.startswith(_EACH_ACCOUNT) else _OFTEN.get(place.partition("-")[0], 1)
+        count = self.rng.randint(1, most)
         self.engine = engine = Engine(self.config, self.folder / "engine.log", f"{place}:{count}")
         deadline_s = time.monotonic() + _ARMED_LIMIT_S
         with suppress(NoEngine, ControlError, httpx.HTTPError):
@@ -250,25 +252,9 @@ class Office:
         with reader(self.url) as conn:
             return list(conn.scalars(query))
 
-    def records(self) -> Records:
-        with reader(self.url) as conn:
-            ids = list(conn.scalars(sa.select(tables.plan.c.plan_id)))
-            fills = [
-                (a, k) for a, k in conn.execute(sa.select(tables.fact.c.account_id, tables.fact.c.key).where(_FILLS))
-            ]
-            whole = {(a, k) for a, k in fills if not k.endswith(_FEELESS)}
-            # A fill may stand there twice on purpose: as the stream told it without its fee, and with it.
-            fills = [(a, k.removesuffix(_FEELESS)) for a, k in fills if not _told_better(a, k, whole)]
-            return Records(
-                plans=frozenset(ids),
-                children=plans.load_children(conn, ids),
-                claims=frozenset(conn.scalars(sa.select(tables.intent.c.intent_id).where(_PLACES))),
-                fills=fills,
-            )
-
     def judged(self) -> Verdict:
         orders, fills = self.venue.get("/truth/orders"), self.venue.get("/truth/fills")
-        return judge(orders, fills, self.records(), self.told, venues()["okx"].owns_order_id)
+        return judge(orders, fills, records_of(self.url), self.told, venues()["okx"].owns_order_id)
 
     def happened(self) -> Counter[str]:
         return Counter(self.venue.get("/faults")["happened"])
@@ -281,6 +267,20 @@ class Office:
 _FEELESS = ":feeless"
 _FILLS = tables.fact.c.kind == "fill"
 _PLACES = tables.intent.c.kind == "place"
+
+
+def records_of(url: str) -> Records:
+    with reader(url) as conn:
+        ids = list(conn.scalars(sa.select(tables.plan.c.plan_id)))
+        facts = [(a, k) for a, k in conn.execute(sa.select(tables.fact.c.account_id, tables.fact.c.key).where(_FILLS))]
+        whole = {(a, k) for a, k in facts if not k.endswith(_FEELESS)}
+        # A fill may stand there twice on purpose: as the stream told it without its fee, and with it.
+        return Records(
+            plans=frozenset(ids),
+            children=plans.load_children(conn, ids),
+            claims=frozenset(conn.scalars(sa.select(tables.intent.c.intent_id).where(_PLACES))),
+            fills=[(a, k.removesuffix(_FEELESS)) for a, k in facts if not _told_better(a, k, whole)],
+        )
 
 
 def _told_better(account: str, key: str, whole: set[tuple[str, str]]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from engine.cli import demo_office
-from tests.chaos.office import ACCOUNTS, Office
+from tests.chaos.office import ACCOUNTS, Office, records_of
 from tests.chaos.verdict import Verdict
 
 
@@ -44,6 +44,6 @@ def torment(folder: Path, url: str, kills: int, seed: int, settle_every: int) ->
             told.failed = f"{folder.name}, seed {seed}: {traceback.format_exc()}"
         finally:
             office.close()
-            records = office.records()
+            records = records_of(office.url)
             told.intents, told.fills, told.faults = len(records.claims), len(records.fills), office.happened()
     return told
