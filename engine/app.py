@@ -565,6 +565,9 @@ class Engine:
         if since_beat_s > 2 * self._config.pulse.beat_s:
             log.error("no_progress", since_beat_s=since_beat_s)
             return
+        if not self.ledger.alive:
+            log.error("no_progress", writer="its thread is gone")
+            return
         if health.ok and health.oldest_wait_s > 30:
             log.error("no_progress", writer_waits_s=health.oldest_wait_s)
             return

@@ -255,7 +255,7 @@ class Children:
         try:
             state = advance(before.state, event)
         except IllegalStep as error:
-            log.error("illegal_step", child=child.child_id, event=event.value, error=str(error))
+            log.error("illegal_step", child=child.child_id, step=event.value, error=str(error))
             return
         after = replace(child, state=state, reason=reason or child.reason, updated_at_ms=self._clock.now_ms())
         self.change(after, event=event.value)

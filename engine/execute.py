@@ -176,7 +176,9 @@ class Executor:
             else:
                 out.append(place)
         for child, why in stay:
-            self._children.step(child, OrderEvent.SKIP, reason=why)
+            known = self._children.child(child.client_order_id)
+            if known is not None and known.state is OrderState.PLANNED:  # else cancelled meanwhile, too
+                self._children.step(known, OrderEvent.SKIP, reason=why)
         crash.point("after-claim-before-send")
         await self._send(out)
         self._ahead.clear()

@@ -101,7 +101,7 @@ class KillSwitch:
                 if now_s >= self._look_again_s:
                     self._look_again_s = now_s + _AGAIN_S
                     for account in self.accounts():  # who is slow to answer holds up nobody
-                        if not account.shown and account.account_id not in self._asking:
+                        if (not account.shown or self._at_work(account)) and account.account_id not in self._asking:
                             self._asking.add(account.account_id)
                             group.start_soon(self._clear, account.account_id, self._on[account.scope], room)
                 await self._clock.sleep(_SWEEP_S)
@@ -124,20 +124,30 @@ class KillSwitch:
         if self._on.get(self.scope_of(account_id)) is kill:  # still this one: not lifted and thrown again meanwhile
             self._accounts[account_id] = clear
 
+    def _at_work(self, account: KillAccount) -> bool:
+        """An order placed elsewhere after the account was shown clear."""
+        desk = self._sync.desk(account.account_id)
+        return desk is not None and bool(desk.book.open_orders())
+
     def _unknown(self, account_id: str) -> int:
         return sum(1 for c in self._children.open(account_id) if c.state is not OrderState.WORKING)
 
     async def _cancel_all(self, account_id: str) -> int:
-        """Cancel every order the venue lists, ours or not, over HTTP: it works without a connection too."""
+        """Cancel every order the venue lists, ours or not, over HTTP: it works without a connection too.
+
+        Returns how many it listed, also those that cannot be named to it: who has not gone is not shown as gone.
+        """
         origin, rest = self._roster.origin(account_id), self._roster.rest(account_id)
         commands: list[Command] = []
+        nameless = 0
         for read in rest.open_orders():
             async for page in self._http.walk(origin, read, priority=Priority.RISK):
                 self._sync.fetched(account_id, page.facts, self._clock.now_ms())
                 for fact in page.facts:
                     instrument = self._roster.catalogue(account_id).by_name(getattr(fact, "instrument", ""))
-                    if instrument is None:
+                    if instrument is None:  # the venue's instruments may not be read yet
                         log.error("cancel_impossible", account=account_id, fact=fact.key)
+                        nameless += 1
                         continue
                     commands.append(
                         Cancel(
@@ -150,4 +160,4 @@ class KillSwitch:
         for start in range(0, len(commands), batch):
             some = commands[start : start + batch]
             await self._http.send(origin, rest.orders_request(some), priority=Priority.RISK)
-        return len(commands)
+        return len(commands) + nameless

@@ -19,7 +19,19 @@ from accounts.model import Account
 from engine.config import Plans
 from engine.core.drafts import Draft, PlanRefused, drafted
 from engine.core.instruments import Instrument
-from engine.core.limits import Code, Rules, deny, drifted, duplicates, plain, stamp, standing, unpriced, usable
+from engine.core.limits import (
+    Code,
+    Rules,
+    against_price,
+    deny,
+    drifted,
+    duplicates,
+    plain,
+    stamp,
+    standing,
+    unpriced,
+    usable,
+)
 from engine.core.orders import order_uuid
 from engine.core.plans import PLAN_STEPS, Approval, Child, Denial, Plan, PlanState, PreviewRow
 from engine.core.preview import AccountsView, MarketView, place_key, preview
@@ -261,6 +273,22 @@ class Planner:
         if not await self._store.save_approved(approved, orders):
             raise PlanRefused(_changed_meanwhile(plan_id))
         return approved, orders
+
+    def may_amend(self, plan: Plan, price: Decimal | None, factor: Decimal | None) -> None:
+        """Raises PlanRefused: an amendment stays within what was approved, and its price within the collar."""
+        complaints = list[str]()
+        if factor is not None and factor > 1:
+            complaints.append("an amendment may only make orders smaller; more is a plan of its own, to be approved")
+        for place in plan.preview.prices if plan.preview is not None and price is not None else ():
+            venue, environment, name = place.split("|")
+            instrument = self._market.instrument(venue, environment, name)
+            if instrument is None:
+                continue
+            reference = self._market.reference(venue, environment, name)
+            against = against_price(price, instrument, reference, self._rules, self._clock.now_ms())
+            complaints += [f"{name}: {denial.text}" for denial in against]
+        if complaints:
+            raise PlanRefused(*complaints)
 
     async def discard(self, plan_id: str, by: str) -> Plan:
         """The plan is given up before anything was sent. Raises PlanRefused."""

@@ -232,7 +232,11 @@ class ControlOffice:
         if (price is not None and price <= 0) or (factor is not None and factor <= 0):
             raise Rejected("price and factor must be above zero; nothing was changed")
 
+        plan = await self._plan(plan_id)
+        await self._fresh_marks(plan)
+
         async def amend() -> int:
+            self._planner.may_amend(plan, price, factor)
             return await self._executor.amend(plan_id, price=price, factor=factor)
 
         asked = await self._asked(amend, tuple)

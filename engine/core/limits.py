@@ -295,7 +295,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 def check(ask: Ask, rules: Rules, now_ms: int) -> tuple[Denial, ...]:
     """Everything that stands against this part, not only the first reason; empty when nothing does."""
-    found = [*_instrument(ask), *_price(ask, rules, now_ms)]
+    found = [*_instrument(ask), *against_price(ask.price, ask.instrument, ask.reference, rules, now_ms)]
     if ask.quantity > 0:
         found += [
             *_size(ask),
@@ -328,11 +328,14 @@ def _instrument(ask: Ask) -> Iterator[Denial]:
             yield deny(Code.DO_NOT_TRADE, instrument=instrument.name)
 
 
-def _price(ask: Ask, rules: Rules, now_ms: int) -> Iterator[Denial]:
-    price, tick, reference = ask.price, ask.instrument.price_tick, ask.reference
+def against_price(
+    price: Decimal | None, instrument: Instrument, reference: Reference | None, rules: Rules, now_ms: int
+) -> Iterator[Denial]:
+    """What stands against trading at this price now; None is a market order."""
+    tick = instrument.price_tick
     if price is not None and price % tick:
         yield deny(Code.OFF_TICK, price=price, tick=tick)
-    if (against := unpriced(ask.instrument.name, reference, rules, now_ms)) is not None:
+    if (against := unpriced(instrument.name, reference, rules, now_ms)) is not None:
         yield against
     if price is not None and reference is not None and reference.price > 0:
         distance = percent_apart(reference.price, price)

@@ -60,6 +60,8 @@ def _engine(url: str, *, busy_timeout_s: float, begin: str, read_only: bool) -> 
         )
     assert parsed.database is not None
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if not read_only:
+        Path(parsed.database).touch(mode=0o600)  # its owner's only; SQLite gives its side files the same mode
     arguments = {"timeout": busy_timeout_s, "check_same_thread": False}
     engine = sa.create_engine(parsed, **pool, hide_parameters=True, connect_args=arguments)
 

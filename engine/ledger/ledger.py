@@ -92,6 +92,11 @@ class Ledger:
         self._writer.tell_room(future)
         await future
 
+    @property
+    def alive(self) -> bool:
+        """False once the writing thread is gone: only a new process helps."""
+        return self._writer.alive
+
     def health(self) -> Health:
         return self._writer.health()
 

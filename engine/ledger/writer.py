@@ -151,6 +151,10 @@ class Writer:
             else:
                 self._waiting_for_room.append(future)
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def health(self) -> Health:
         with self._changed:
             durations = sorted(self._durations)
