@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.core.facts import OrderStatus
-from engine.core.orders import Accepted, Amend, CancelState, OrderState, Refused, Unknown
+from engine.core.orders import Accepted, Amend, CancelState, OrderEvent, OrderState, Refused, Unknown
 from engine.core.plans import Denial, PlanState
 from engine.execute import NotExecuted
 from engine.ledger import LedgerDown
@@ -199,6 +199,31 @@ async def test_a_plan_cancelled_while_its_claim_is_written_is_not_sent(tmp_path:
         assert w.sent("ann") == []
         assert (await w.durable(child))["state"] == "skipped"
         await _stop(w)
+
+
+async def test_who_stays_behind_may_be_cancelled_while_the_claim_is_written(tmp_path: Path) -> None:
+    """Found by simulation: the second skip was an illegal step, and saying so raised."""
+    async with world(tmp_path, "ann", "bob") as w:
+        children = await w.approved()
+        w.denied[("ann", 0)] = (Denial("halted", text="halted"),)
+        write = w.ledger.write
+
+        async def cancelled_meanwhile(job: Callable[[sa.Connection], Any], **how: Any) -> Any:
+            await w.executor.cancel("p1")
+            return await write(job, **how)
+
+        w.ledger.write = cancelled_meanwhile  # type: ignore[method-assign, assignment]
+        await w.executor.execute("p1", "mia")
+        w.ledger.write = write  # type: ignore[method-assign]
+        assert [w.sent(a) for a in ("ann", "bob")] == [[], []]
+        assert {w.now(c).state for c in children} == {S.SKIPPED}
+
+
+async def test_a_step_that_may_not_be_is_logged_and_changes_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, "ann") as w:
+        (child,) = await w.approved()
+        w.children.step(child, OrderEvent.ACK)
+        assert w.now(child) == child
 
 
 async def test_an_expired_plan_is_not_sent_and_ends(tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ async def test_it_cancels_whatever_the_venue_lists_and_is_shown_once_the_list_is
         assert shown(kill) == {"ann": True}
 
 
+async def test_an_order_in_an_unknown_instrument_is_not_shown_as_gone(tmp_path: Path) -> None:
+    """Found by simulation: thrown before the venue's instruments were read, it cancelled nothing and said done."""
+    async with office(tmp_path, "ann") as (w, kill):
+        stranger = samples.order(venue_order_id="v-stranger", instrument="NEW/USDT:USDT")
+        w.http.answers["open_orders"] = Page(facts=(stranger,))
+        await kill.on("all", "mia", "wrong price")
+        await w.advance(1)
+        assert cancelled(w, "ann") == []
+        assert shown(kill) == {"ann": False}
+
+
 @pytest.mark.parametrize("error", [NoAnswer("reset", written=True), RuntimeError("a mistake of ours")])
 async def test_an_account_that_cannot_be_asked_is_not_shown_and_holds_up_no_other(
     tmp_path: Path, error: Exception
