@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAY   ?=
 OUT    ?=
+SEED   ?= 1
+SEEDS  ?= 20
+HOURS  ?= 0.2
 KILLS    ?= 100
 DATABASE ?= sqlite
 SEED     ?= 1
@@ -12,7 +15,7 @@ SEED     ?= 1
 VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q python3-venv; \
   else echo "python3 has no venv here; first: sudo apt install python3-venv" >&2; exit 1; fi
 
-.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean
+.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +51,12 @@ bench: install   ## floors and engine in one run (OUT=file.json writes the figur
 
 chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres, SEED=…)
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED)
+
+simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=20 HOURS=0.2); ends non-zero when anything is wrong
+	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(SEEDS) --hours $(HOURS)
+
+soak: install    ## many seeds, and every kind of trouble must have happened (SEEDS=1000)
+	SIMULATED_SEEDS=$(SEEDS) $(BIN)/python -m pytest --timeout=0 tests/simulation
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop

@@ -52,7 +52,7 @@ class Operator:
         ]
         verbs, weights = [a for _, a in acts], [w for w, _ in acts]
         while True:
-            await self.sim.clock.sleep(self.rng.expovariate(1 / 8.0))
+            await self.sim.clock.sleep(self.rng.expovariate(1 / 4.0))
             (verb,) = self.rng.choices(verbs, weights)
             engine = self.sim.engine
             if engine is None or not engine.ready.is_set():
@@ -320,14 +320,14 @@ class Misfortune:
         kinds = list(self.KINDS)
         weights = [1 if kind in self.RARE else 3 for kind in kinds]
         while True:
-            await self.sim.clock.sleep(rng.expovariate(1 / 12.0))
+            await self.sim.clock.sleep(rng.expovariate(1 / 6.0))
             (kind,) = rng.choices(kinds, weights)
             self._befall(kind)
             self.sim.network.flush()
 
     def _befall(self, kind: str) -> None:
         rng, sim, now_ms = self.rng, self.sim, self.sim.clock.true_ms()
-        names = None if rng.random() < 0.3 else rng.sample(sim.names, rng.randint(1, max(1, len(sim.names) // 2)))
+        names = None if rng.random() < 0.2 else rng.sample(sim.names, rng.randint(1, max(1, len(sim.names) // 2)))
         longest_s, most = self.KINDS[kind]
         detail: dict[str, Any] = {"seconds": round(longest_s * rng.random(), 3)}
         if most is not None:

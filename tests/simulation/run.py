@@ -44,7 +44,7 @@ _TICK_S = 0.1
 _MARKET_MS = 1000
 _LOOK_S = 20.0
 _SETTLE_LIMIT_S = 3600.0
-_QUIET_S = 400.0  # longer than any cross-check of an idle account may take to come round
+_QUIET_S = 240.0  # longer than any cross-check of an idle account may take to come round
 _CHANNELS = {"public": ("mark-price:BTC/USDT:USDT", "instruments:SWAP")}
 _EXPECTED_ERRORS = frozenset({"ledger_down", "halted", "credentials_refused", "order_unknown", "late", "no_progress"})
 
@@ -58,6 +58,7 @@ class Report(msgspec.Struct, kw_only=True):
     trace: str
     events: int
     simulated_s: float
+    accounts: int
     lives: int
     states: Counter[str]
     latest: list[str]
@@ -108,6 +109,7 @@ class Simulation:
             trace=self.trace.digest(),
             events=self.trace.events,
             simulated_s=loop.now_s - began_s,
+            accounts=len(self.names),
             lives=self._lives,
             states=self.states,
             latest=list(self.trace.latest),
@@ -134,7 +136,7 @@ class Simulation:
             "accounts": [dict(account) for account in self.front.accounts()],
         }
         self.names = [account["name"] for account in self.front.accounts()]
-        more = "[backfill]\nidle_crosscheck_s = 180.0\n"
+        more = "[backfill]\nidle_crosscheck_s = 120.0\n"
         file = demo_office.register(self.folder, doors, _CHANNELS, more=more)
         self.config = configuration.load(file)
         self.vault = Vault.from_file(self.folder / "vault.key")
