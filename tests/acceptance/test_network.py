@@ -23,7 +23,7 @@ from tests.proxy import Proxy, proxy
 
 ACCOUNTS = 6
 QUICK = (
-    "[pulse]\nbeat_s = 2.0\nquiet_s = 1.0\npong_wait_s = 1.0\n"
+    "[pulse]\nbeat_s = 2.0\nquiet_s = 1.0\npong_wait_s = 1.0\nlongest_retry_s = 1.0\n"
     "[plans]\nrequest_expiry_s = 2.0\nsend_timeout_s = 1.0\nduplicate_window_s = 0.0\n[backfill]\noverlap_s = 30.0\n"
     "[http]\ntimeout_s = 3.0\n"
 )
@@ -101,7 +101,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             one.torment("half-open", streams.half_open, 4.0)
             one.torment("drip", lambda: setattr(streams, "drip_s", 0.02), 2.0)
             one.torment("frozen venue", one.freeze, 4.0)
-            one.torment("after: all of it, and reads too", lambda: (streams.reset(), rest.truncate(9)), 8.0)
+            one.torment("after: all of it, and reads too", lambda: (streams.reset(), rest.truncate(9)), 4.0)
             until(lambda: office.all_proven(ACCOUNTS), 60.0)
             until(lambda: office.control.get("/status")["unknown_orders"] == 0, 60.0)
             yield one
