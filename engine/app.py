@@ -37,7 +37,7 @@ from engine.links import Links, LinkView, Phase
 from engine.notify import Notifier
 from engine.plan import Planner, recheck, rules_of
 from engine.reconcile import Reconciler
-from engine.resolve import Resolver
+from engine.resolve import CLOCK_TOLERANCE_MS, Resolver
 from engine.roster import Roster
 from engine.sides import Sides
 from engine.sweep import Sweeper
@@ -240,6 +240,7 @@ class Engine:
             sweeper=self.sweeper,
             fresh_marks=self._fresh_marks,
             vitals=self._vitals,
+            clocks=self._clocks_apart,
             escalated=lambda: self.resolver.escalated,
         )
 
@@ -578,6 +579,12 @@ class Engine:
         proven = sum(1 for d in self.sync.desks() if d.proven)
         unknown = len(self.children.unknown())
         return f"{live} links live, {proven} of {len(self.sync.desks())} accounts proven, {unknown} orders unknown"
+
+    def _clocks_apart(self) -> list[tuple[str, int]]:
+        """Places whose clock and ours differ too much for proofs, and by how many milliseconds."""
+        now_ms = self._clock.now_ms()
+        apart = [(place, self.http.venue_now_ms(*place) - now_ms) for place in self.roster.places()]
+        return [(f"{venue} {environment}", ms) for (venue, environment), ms in apart if abs(ms) > CLOCK_TOLERANCE_MS]
 
     def _vitals(self) -> dict[str, Any]:
         return {

@@ -522,7 +522,13 @@ def _differences(desk: Desk, statement: list[Fact]) -> list[str]:
         (f.instrument, f.position_side): f.quantity for f in statement if isinstance(f, PositionFact) and f.quantity
     }
     folded = {k: q for k, q in desk.book.quantities().items() if q}
-    return [
+    opened_ms = desk.book.opened_at_ms or 0
+    short = [
+        f"order {s.order.venue_order_id}: filled {s.order.filled}, fills known {s.known}"
+        for s in desk.book.short_of_fills()
+        if s.order.created_at_ms > opened_ms and not s.order.quantity_in_quote  # else part of it is in the opening
+    ]
+    return short + [
         f"{instrument} {side}: book {folded.get((instrument, side), 0)}, venue {stated.get((instrument, side), 0)}"
         for instrument, side in sorted(stated.keys() | folded.keys())
         if stated.get((instrument, side), 0) != folded.get((instrument, side), 0)

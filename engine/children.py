@@ -39,6 +39,7 @@ replace = msgspec.structs.replace
 
 _OPEN = (OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING)
 _FAN_OUT_PAUSE_S = 0.005
+_NEVER_OUT = (OrderState.PLANNED, OrderState.SKIPPED, OrderState.REJECTED, OrderState.NOT_PLACED)
 _FULL_PAUSE_S = 0.1
 _KEPT_ENDED_MS = 25 * 3_600_000  # an hour more than a reconciliation looks back
 _MOST_LATE = 1000
@@ -93,6 +94,8 @@ class Children:
             self._keep(child)
             if child.late:
                 self._late.append(child.client_order_id)
+            if child.claim_token:
+                self._remember(child, child.sent_at_ms or child.planned_at_ms)
             if self._plans[child.plan_id].state is PlanState.EXECUTING:
                 self._interrupted(child)
         unknown = len(self.unknown())
@@ -168,7 +171,7 @@ class Children:
         oldest_ms = self._clock.now_ms() - self._recent_ms
         while found and found[0].at_ms < oldest_ms:
             found.popleft()
-        return found
+        return [r for r in found if (c := self._children.get(r.order)) is not None and c.state not in _NEVER_OUT]
 
     def progress(self, plan_id: str) -> Progress:
         children = self.of_plan(plan_id)
@@ -239,9 +242,7 @@ class Children:
     def claimed(self, child: Child, now_ms: int) -> None:
         """The ledger has it: SENDING under its token, nothing written to the network yet."""
         self._hold(child)
-        self._recent.setdefault((child.account_id, child.instrument), deque()).append(
-            Recent(child.plan_id, child.side, child.quantity, now_ms, child.client_order_id)
-        )
+        self._remember(child, now_ms)
 
     def stamp_sent(self, client_order_id: str, now_ms: int) -> None:
         """Written with the next change: nothing hangs on the stamp alone."""
@@ -328,6 +329,12 @@ class Children:
             self._open[child.client_order_id] = None
         else:
             self._open.pop(child.client_order_id, None)
+
+    def _remember(self, child: Child, at_ms: int) -> None:
+        """For the duplicate window."""
+        self._recent.setdefault((child.account_id, child.instrument), deque()).append(
+            Recent(child.plan_id, child.side, child.quantity, at_ms, child.client_order_id)
+        )
 
     def _interrupted(self, child: Child) -> None:
         """A child of a plan at work that nobody is sending: what may be out there is asked about, never resent."""

@@ -6,6 +6,7 @@ order whose outcome is not known is asked about (`engine/resolve.py`). A child's
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -49,6 +50,7 @@ replace = msgspec.structs.replace
 
 _YIELD_EVERY = 500  # about ten milliseconds; answers that are read before the last frame is out hold that one up
 _SWEEP_S = 0.1
+_HTTP_AT_ONCE = 16
 _LATE_ANSWER_S = 60.0  # so long an answer that missed its time-out is still taken for what it is
 
 
@@ -105,6 +107,7 @@ class Executor:
         self._waiting: dict[str, _Waiting] = {}  # by request id
         self._ahead: dict[str, _Ahead] = {}  # by the first client order id in each
         self._numbers = iter(range(1, 1 << 62))
+        self._http_places = anyio.CapacityLimiter(_HTTP_AT_ONCE)
         self._group: anyio.abc.TaskGroup | None = None
         self.blocked = ""  # why nothing may be sent at all: recovering, disk, kill switch
 
@@ -203,6 +206,8 @@ class Executor:
         denied, now_ms = self._recheck(plan), self._clock.now_ms()
         go, stay = list[Child](), list[tuple[Child, str]]()
         for child in self._children.of_plan(plan.plan_id):
+            if child.state is not OrderState.PLANNED:
+                continue  # cancelled while an earlier claim failed
             against = denied.get((child.account_id, child.leg))
             if against:
                 stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))
@@ -365,9 +370,8 @@ class Executor:
         sent = 0
         for account_id, batch in _by_account(commands, self._roster):
             crash.point("mid-send")
-            why = "" if isinstance(batch[0][1], Cancel) else self.blocked or self._stopped(account_id)
-            if why:  # thrown while the claim was written or others were sent: not one order more
-                self._not_written([c for c, _ in batch], [m for _, m in batch], why)
+            batch = self._still_wanted(account_id, batch)
+            if not batch:
                 continue
             kind = self._roster.order_kind(account_id)
             if kind is None:
@@ -379,6 +383,20 @@ class Executor:
             sent += 1
             if sent % _YIELD_EVERY == 0:
                 await anyio.lowlevel.checkpoint()
+
+    def _still_wanted(self, account_id: str, batch: list[tuple[str, Command]]) -> list[tuple[str, Command]]:
+        """Less what was stopped or cancelled while the claim was written or others were sent: not one order more."""
+        if isinstance(batch[0][1], Cancel):
+            return batch
+        wanted, stopped = list[tuple[str, Command]](), self.blocked or self._stopped(account_id)
+        for client_order_id, command in batch:
+            child = self._children.child(client_order_id)
+            cancelled = child is not None and child.cancel_state is not CancelState.NONE
+            if why := stopped or ("cancelled before it was sent" if cancelled else ""):
+                self._not_written([client_order_id], [command], why)
+            else:
+                wanted.append((client_order_id, command))
+        return wanted
 
     async def _ask_over_stream(self, link: Link | None, batch: Sequence[tuple[str, Command]]) -> None:
         now_ms = self._clock.now_ms()
@@ -409,17 +427,28 @@ class Executor:
             return
         self._stamp_sent(ids, commands, now_ms)
 
-    async def _ask_over_http(self, account_id: str, batch: Sequence[tuple[str, Command]]) -> None:
-        ids, commands = tuple(c for c, _ in batch), tuple(m for _, m in batch)
+    async def _ask_over_http(self, account_id: str, batch: list[tuple[str, Command]]) -> None:
+        async with self._http_places:
+            batch = self._still_wanted(account_id, batch)  # it waited for its place
+            if not batch:
+                return
+            request_id = f"r{next(self._numbers)}"
+            ids, commands = tuple(c for c, _ in batch), tuple(m for _, m in batch)
+            self._waiting[request_id] = _Waiting(commands, ids, "", math.inf)  # the HTTP client has limits of its own
+            try:
+                await self._one_over_http(account_id, ids, commands)
+            finally:
+                del self._waiting[request_id]
+
+    async def _one_over_http(self, account_id: str, ids: Sequence[str], commands: Sequence[Command]) -> None:
         rest = self._roster.rest(account_id)
-        now_ms = self._clock.now_ms()
-        self._stamp_sent(ids, commands, now_ms)
         try:
             request = rest.orders_request(commands)
             origin = self._roster.origin(account_id)
         except (ValueError, VenueError) as error:  # not sayable, or nobody to say it as
             self._not_written(ids, commands, str(error))
             return
+        self._stamp_sent(ids, commands, self._clock.now_ms())
         try:
             outcomes = rest.read_outcomes(commands, await self._http.send(origin, request))
         except NoAnswer as error:
@@ -491,9 +520,11 @@ class Executor:
         match outcome:
             case Accepted():
                 return  # accepted is not cancelled: the venue's event says that
-            case Refused(code, reason, target_gone):
+            case Refused(code, reason, again, target_gone):
                 # Gone means ended in some way: the order's own fact tells which, so it is asked for.
                 state = CancelState.UNKNOWN if target_gone else CancelState.REFUSED
+                if again:
+                    state = CancelState.REQUESTED  # the resolver asks again
                 self._children.change(
                     replace(child, cancel_state=state, reason=f"cancel {code}: {reason}"), event="cancel_refused"
                 )

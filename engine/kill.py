@@ -111,7 +111,11 @@ class KillSwitch:
             async with room:
                 unknown = self._unknown(account_id)  # now as well: one that reaches the venue after its list was made
                 working = await self._cancel_all(account_id)
-            note = "" if not working else "cancel sent, not yet shown as done"
+            note = (
+                ""
+                if not working
+                else "not yet shown as done; one of an instrument unknown here: in the broker's own page"
+            )
             if unknown := max(unknown, self._unknown(account_id)):
                 note = f"{unknown} orders whose outcome is unknown"
             clear = KillAccount(account_id, kill.scope, not working and not unknown, working + unknown, note)

@@ -29,7 +29,7 @@ _DELAYS_S = (0.5, 0.5, 0.5, 0.5, 2.0, 10.0, 60.0)
 _PROOF_ROUNDS = 3
 _PROOF_SPACING_S = 2.0
 _CLOCK_SPACING_S = 5.0  # while the proof has to wait for the clocks
-_CLOCK_TOLERANCE_MS = 500
+CLOCK_TOLERANCE_MS = 500
 _QUARANTINE_WITHOUT_EXPIRY_MS = 60_000
 _LOOK_BACK_MS = 300_000  # from the deadline of the claim: well before the claim itself
 _ESCALATE_MS = 15_000
@@ -124,7 +124,7 @@ class Resolver:
             return
         if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
             return
-        if not self._http.clock_within(origin, _CLOCK_TOLERANCE_MS):
+        if not self._http.clock_within(origin, CLOCK_TOLERANCE_MS):
             if not case.clock_told:
                 case.clock_told = True
                 log.warning("negative_proof_waits", child=child.child_id, reason="our clock and the venue's differ")
@@ -167,7 +167,7 @@ class Resolver:
         capabilities = self._roster.venues[account.venue].capabilities
         end_ms = child.send_by_ms + _QUARANTINE_WITHOUT_EXPIRY_MS
         if capabilities.request_expiry_ms is not None:
-            end_ms = child.send_by_ms + capabilities.max_read_lag_ms + _CLOCK_TOLERANCE_MS
+            end_ms = child.send_by_ms + capabilities.max_read_lag_ms + CLOCK_TOLERANCE_MS
         return (end_ms - self._http.venue_now_ms(account.venue, account.environment)) / 1000
 
 

@@ -323,7 +323,7 @@ def bring_in(
 ) -> None:
     """Make the registry say what a file says: all of it or nothing. What the file does not mention stays.
 
-    TOML may hold credentials ([account.credentials]); then the file must have mode 0600. They are sealed.
+    TOML may hold credentials (a table account.credentials); then the file must have mode 0600. They are sealed.
 
     It is one transaction: on SQLite a thousand new accounts hold the database for some seconds, in which a running
     engine sends no orders. Beside a running engine bring in a hundred at a time.

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import typer
 from rich.table import Table
 
-from accounts.registry import Registry
+from accounts.registry import Registry, RegistryError
 from accounts.vault import Vault, VaultError
 from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, read_config, show
 from engine.cli.exits import Exit
@@ -58,7 +58,7 @@ def _vault(settings: Config) -> list[Finding]:
         return [
             Finding(level="error", subject="vault", what=str(error), next="bring back the key that sealed the keys")
         ]
-    except sa.exc.SQLAlchemyError:
+    except (sa.exc.SQLAlchemyError, RegistryError):
         return []  # told with the database
     return [Finding(level="ok", subject="vault", what="the key is private and opens what it sealed", next="")]
 

@@ -12,6 +12,7 @@ from engine.backfill import Backfill
 from engine.children import Children
 from engine.control.server import Rejected
 from engine.core.drafts import PlanRefused, read_draft
+from engine.core.orders import CancelState
 from engine.core.plans import Plan
 from engine.core.runs import Run, RunKind
 from engine.execute import Executor, NotExecuted
@@ -65,11 +66,13 @@ class ControlOffice:
         sweeper: Sweeper,
         fresh_marks: Callable[[Plan], Awaitable[None]],
         vitals: Callable[[], dict[str, Any]],
+        clocks: Callable[[], list[tuple[str, int]]],
         escalated: Callable[[], list[Any]],
     ) -> None:
         self._clock, self._ledger, self._roster, self._sync, self._links = clock, ledger, roster, sync, links
         self._planner, self._children, self._executor, self._backfill = planner, children, executor, backfill
         self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
+        self._clocks = clocks
         self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
         self._sweeper = sweeper
 
@@ -161,6 +164,25 @@ class ControlOffice:
                 )
             )
         found += self._restored()
+        for child in self._children.open():
+            if child.cancel_state is CancelState.REFUSED:
+                found.append(
+                    Finding(
+                        level="error",
+                        subject=child.account_id,
+                        what=f"order {child.client_order_id} could not be cancelled: {child.reason}",
+                        next=f"cancel it again (unisono plan cancel {child.plan_id}) or in the broker's own page",
+                    )
+                )
+        for place, apart_ms in self._clocks():
+            found.append(
+                Finding(
+                    level="warning",
+                    subject=place,
+                    what=f"our clock and the venue's are {apart_ms} ms apart; no absence is proven meanwhile",
+                    next="set this machine's clock: timedatectl",
+                )
+            )
         for kill in self._kill.switches():
             shown = sum(1 for k in self._kill.accounts() if k.shown and k.scope == kill.scope)
             found.append(
@@ -223,6 +245,8 @@ class ControlOffice:
 
     async def cancel_plan(self, plan_id: str, by: str) -> Any:
         asked = await self._asked(self._executor.cancel, lambda: (plan_id,))
+        if not asked:
+            raise Rejected(f"nothing of plan {plan_id} is at work; nothing was cancelled")
         await self._record(by, "plan cancel", plan_id, f"{asked} orders")
         return {"asked": asked}
 
@@ -240,6 +264,8 @@ class ControlOffice:
             return await self._executor.amend(plan_id, price=price, factor=factor)
 
         asked = await self._asked(amend, tuple)
+        if not asked:
+            raise Rejected(f"nothing of plan {plan_id} is at work; nothing was changed")
         await self._record(by, "plan amend", plan_id, f"price {price}, factor {factor}: {asked} orders")
         return {"asked": asked}
 

@@ -100,10 +100,13 @@ def application(office: Office) -> Starlette:
         body = await _body(request)
         return office.reconcile(_texts(body, "accounts"), str(body.get("kind", "ADHOC")))
 
-    async def post_kill(request: Request) -> Any:
+    async def post_kill_on(request: Request) -> Any:
         body = await _body(request)
-        verb = office.kill_on if request.path_params["verb"] == "on" else office.kill_off
-        return await verb(_text(body, "scope"), _text(body, "by"), _text(body, "why"))
+        return await office.kill_on(_text(body, "scope"), _text(body, "by"), _text(body, "why"))
+
+    async def post_kill_off(request: Request) -> Any:
+        body = await _body(request)
+        return await office.kill_off(_text(body, "scope"), _text(body, "by"), _text(body, "why"))
 
     async def get_kill(request: Request) -> Any:
         return office.kill_status()
@@ -134,7 +137,8 @@ def application(office: Office) -> Starlette:
             post("/backfill", post_backfill),
             post("/reconcile", post_reconcile),
             get("/kill", get_kill),
-            post("/kill/{verb:str}", post_kill),
+            post("/kill/on", post_kill_on),
+            post("/kill/off", post_kill_off),
             post("/orphans/accept", post_accept),
         ]
     )

@@ -177,6 +177,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
     code: str
     reason: str
+    again: bool = False  # not for what it was: too fast, venue busy, clock off. The same may be asked again later
     target_gone: bool = False  # of a cancel or amend: the order is not at work any more; ask what became of it
 
 

@@ -41,6 +41,7 @@ Job = Callable[[sa.Connection], Any]
 
 GROUP_FACTS = 500  # rows; above it a transaction would keep waiting writers too long
 KEPT_DURATIONS = 1000
+POSTS_SHARE = 1.2  # facts fill the queue first: what became of orders, gaps and plans still finds room
 
 
 class LedgerDown(Exception):
@@ -128,7 +129,9 @@ class Writer:
                 raise LedgerDown("the ledger is closed")
             if entry.future is not None and self._trouble:
                 raise LedgerDown(self._trouble)
-            if self._queued + entry.size > self._settings.queue_limit:
+            posted = entry.job is not None and entry.future is None
+            limit = self._settings.queue_limit * (POSTS_SHARE if posted else 1)
+            if self._queued + entry.size > limit:
                 raise LedgerFull(f"{self._queued} facts and jobs wait for the database")
             if entry.first:
                 self._queue.appendleft(entry)

@@ -140,8 +140,8 @@ def connections_table(rows: Iterable[object], *, now_ms: int | None = None, limi
             Text(f"{sign} {row.phase}", style),
             _ago(row.last_heard_at_ms, now_ms),
             _ago(row.last_pong_at_ms, now_ms),
-            Text(str(row.attempts or ""), "yellow"),
-            Text(row.last_error, "red"),
+            Text("" if row.phase == "live" else str(row.attempts or ""), "yellow"),
+            Text("" if row.phase == "live" else row.last_error, "red"),
         )
     return _more(table, len(known), limit)
 

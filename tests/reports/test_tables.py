@@ -102,5 +102,5 @@ def test_rows_come_as_structs_or_as_objects_from_outside(table: RenderableType, 
 
 
 def test_text_from_outside_is_not_markup() -> None:
-    row = _row("a", "live", last_error="[bold]x[/bold] [/]")
+    row = _row("a", "down", last_error="[bold]x[/bold] [/]")
     assert any("[bold]x[/bold] [/]" in line for line in _lines(tables.connections_table([row])))

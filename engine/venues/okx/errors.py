@@ -115,6 +115,7 @@ MEANINGS: dict[str, tuple[ErrorClass, str]] = {
 
 DUPLICATE_ID = frozenset({"51016", "50071", "51065"})
 ORDER_GONE = frozenset({_E.TARGET_GONE, _E.NOT_FOUND})
+ASK_AGAIN = frozenset({_E.RATE, _E.RETRYABLE_READ, _E.CLOCK})  # not done, and not for what was asked
 
 
 def reason(code: str, message: str) -> str:

@@ -14,7 +14,7 @@ from engine.core.facts import Side
 from engine.core.instruments import Instrument, InstrumentKind
 from engine.core.orders import Accepted, Amend, Cancel, Command, Outcome, Place, Refused, Unknown
 from engine.core.venue import ErrorClass
-from engine.venues.okx.errors import DUPLICATE_ID, ORDER_GONE, of_request, of_row, reason
+from engine.venues.okx.errors import ASK_AGAIN, DUPLICATE_ID, ORDER_GONE, of_request, of_row, reason
 from engine.venues.okx.numbers import plain
 from engine.venues.okx.symbols import ref_of
 
@@ -210,4 +210,4 @@ def _refusal(command: Command, code: str, message: str, error_class: ErrorClass)
     if error_class is ErrorClass.UNKNOWN_OUTCOME:
         return Unknown(f"{code}: {reason(code, message)}" if code else "an answer without a code")
     gone = error_class in ORDER_GONE and not isinstance(command, Place)
-    return Refused(code, reason(code, message), target_gone=gone)
+    return Refused(code, reason(code, message), again=error_class in ASK_AGAIN, target_gone=gone)

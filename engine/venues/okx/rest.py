@@ -168,11 +168,11 @@ class OkxRest:
             answers = _answers(body.data) if body.data else []
         except UNREADABLE:
             if response.status == 429:
-                return _all(commands, Refused("429", "too many requests"))
+                return _all(commands, Refused("429", "too many requests", again=True))
             return _all(commands, Unknown(f"HTTP {response.status} with an answer that cannot be read"))
         code = str(body.code)
         if response.status == 429 and of_request(code) is ErrorClass.UNKNOWN_OUTCOME:
-            return _all(commands, Refused(code or "429", "too many requests"))
+            return _all(commands, Refused(code or "429", "too many requests", again=True))
         return outcomes(commands, code, body.msg, answers)
 
 
