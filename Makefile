@@ -4,7 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAY   ?=
 OUT    ?=
-SEED   ?= 1
 SEEDS  ?= 20
 HOURS  ?= 0.2
 KILLS    ?= 100

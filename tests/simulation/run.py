@@ -46,7 +46,10 @@ _LOOK_S = 20.0
 _SETTLE_LIMIT_S = 3600.0
 _QUIET_S = 240.0  # longer than any cross-check of an idle account may take to come round
 _CHANNELS = {"public": ("mark-price:BTC/USDT:USDT", "instruments:SWAP")}
-_EXPECTED_ERRORS = frozenset({"ledger_down", "halted", "credentials_refused", "order_unknown", "late", "no_progress"})
+# What a person is told in trouble; "cancel_impossible": before the venue's instruments are read, and tried again.
+_EXPECTED_ERRORS = frozenset(
+    {"ledger_down", "halted", "credentials_refused", "order_unknown", "late", "no_progress", "cancel_impossible"}
+)
 
 
 class Report(msgspec.Struct, kw_only=True):
