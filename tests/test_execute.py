@@ -18,7 +18,7 @@ from engine.core.plans import Denial, PlanState
 from engine.execute import NotExecuted
 from engine.ledger import LedgerDown
 from engine.links import NotSent
-from tests.engine_world import World, world
+from tests.engine_world import SWAP, World, world
 from tests.fakes import settle
 
 pytestmark = pytest.mark.anyio
@@ -273,6 +273,22 @@ async def test_after_a_crash_what_was_on_its_way_is_unknown_and_what_was_not_is_
         assert await again.children.recover() == 1
         assert [again.now(c).state for c in children] == [S.UNKNOWN, S.SKIPPED]
         assert again.sent("ann") == again.sent("bob") == []
+
+
+async def test_what_went_out_lately_is_known_after_a_restart_and_what_was_refused_did_not_go_out(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, "ann", "bob") as w:
+        await w.approved()
+        await _run(w)
+        await w.executor.execute("p1", "mia")
+        w.reply("bob", Refused("51008", "no money"))
+        await w.advance(1)
+        assert [len(w.children.recent(a, SWAP.name)) for a in ("ann", "bob")] == [1, 0]
+        await _stop(w)
+    async with world(tmp_path, "ann", "bob") as again:
+        await again.children.recover()
+        assert [len(again.children.recent(a, SWAP.name)) for a in ("ann", "bob")] == [1, 0]
 
 
 async def _run(w: World) -> None:

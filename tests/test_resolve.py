@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.core.facts import OrderStatus
-from engine.core.orders import Cancel, CancelState, OrderState, Place
+from engine.core.orders import Cancel, CancelState, OrderState, Place, Refused
 from engine.core.plans import Child
 from engine.core.venue import ErrorClass, Page, VenueError
 from engine.resolve import Resolver
@@ -143,3 +143,24 @@ async def test_an_unknown_order_of_a_cancelled_plan_is_cancelled_once_it_shows(t
         assert isinstance(cancel, Cancel)
         w.hear("ann", w.seen(child, OrderStatus.CANCELLED, updated_at_ms=w.clock.now_ms() + 1))
         assert (w.now(child).state, w.now(child).cancel_state) == (S.CANCELLED, CancelState.CONFIRMED)
+
+
+async def test_a_cancel_that_the_venue_could_not_take_just_now_is_asked_again(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.hear("ann", w.seen(child))
+        w.http.answers["order"] = Page(facts=(w.seen(child),))
+        await w.executor.cancel("p1")
+        w.reply("ann", Refused("50011", "too many requests", again=True))
+        assert w.now(child).cancel_state is CancelState.REQUESTED
+        await w.advance(2)
+        assert [type(m) for m in w.sent("ann")] == [Place, Cancel, Cancel]
+
+
+async def test_a_cancel_that_was_refused_for_good_is_not_repeated(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.hear("ann", w.seen(child))
+        await w.executor.cancel("p1")
+        w.reply("ann", Refused("51506", "cannot be cancelled"))
+        await w.advance(30)
+        assert w.now(child).cancel_state is CancelState.REFUSED
+        assert [type(m) for m in w.sent("ann")] == [Place, Cancel]
