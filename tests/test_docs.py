@@ -24,3 +24,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_place_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    for place in re.findall(r"`((?:accounts|engine|scheduler)/[\w/.]+)`", text):
+        named = ROOT / place.replace("venues/x/", "venues/okx/")
+        assert named.exists(), place
