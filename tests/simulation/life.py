@@ -11,7 +11,7 @@ import anyio
 import sqlalchemy as sa
 
 from engine.ledger import Writer
-from engine.ledger.writer import Entry, Outcome, is_trouble
+from engine.ledger.writer import CommitFailed, Entry, Outcome
 from scheduler.heartbeat import Heartbeat
 
 
@@ -100,6 +100,10 @@ class InlineWriter(Writer):
 
     def _transact(self, group: list[Entry]) -> list[Outcome]:  # type: ignore[override]
         if why := self.trouble():
+            if self.rng.random() < 0.3:  # the worst: COMMIT fails, and yet it is on the disk
+                super()._transact(group)
+                self.noted("commit", "told as failed")
+                raise CommitFailed(why)
             full = sqlite3.OperationalError(why)
             full.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise sa.exc.OperationalError("BEGIN", None, full)
@@ -148,6 +152,3 @@ async def inline(work: Callable[..., object], *arguments: object) -> object:
     """What would block runs here and now."""
     await anyio.lowlevel.checkpoint()
     return work(*arguments)
-
-
-__all__ = ["ClockHeartbeat", "Died", "InlineWriter", "Life", "inline", "is_trouble"]

@@ -82,6 +82,8 @@ class Operator:
         if rng.random() < 0.05:
             self.sim.start_in_life(lambda: self._execute(plan.plan_id))
         await self._execute(plan.plan_id)
+        if rng.random() < 0.3:
+            await self._amend_one(plan.plan_id)
         if rng.random() < 0.4:
             await self.sim.clock.sleep(rng.choice(_LIFETIMES_S) * rng.random())
             await self._cancel_one(plan.plan_id)
@@ -146,10 +148,11 @@ class Operator:
         await self._office().cancel_plan(plan_id, "operator")
 
     async def _amend(self) -> None:
-        if not self.plans:
-            return
+        if self.plans:
+            await self._amend_one(self.rng.choice(self.plans[-8:]))
+
+    async def _amend_one(self, plan_id: str) -> None:
         rng = self.rng
-        plan_id = rng.choice(self.plans[-8:])
         engine = self.sim.engine
         plan = engine.children.plan(plan_id) if engine else None
         if plan is None or plan.state is not PlanState.EXECUTING or len(plan.legs) > 1:
@@ -157,7 +160,7 @@ class Operator:
         price = None
         if plan.legs[0].price is not None and rng.random() < 0.6:
             listing = next(x for x in LISTINGS if name_of(x.inst_id) == plan.legs[0].instrument)
-            price = plan.legs[0].price + listing.tick * rng.randint(-50, 50)
+            price = plan.legs[0].price + listing.tick * rng.randint(-20, 20)
         factor = Decimal(rng.choice(("0.5", "2"))) if price is None or rng.random() < 0.3 else None
         self.sim.trace.note("Operator", f"amend {plan_id} {price} {factor}")
         await self._office().amend_plan(plan_id, price=price, factor=factor, by="operator")

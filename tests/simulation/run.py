@@ -6,7 +6,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -131,7 +131,7 @@ class Simulation:
             accounts=self._accounts, seed=self.seed, now_ms=self.clock.true_ms(), faults=faults, rules=rules
         )
         market = Market(self.front.exchange, self.front.quoted, self.seed, every_ms=_MARKET_MS)
-        self.world = World(self.front, market, faults, self.clock.true_ms())
+        self.world = World(self.front, market, faults, self.clock.true_ms())  # type: ignore[arg-type]  # as the server: narrower fields
         self.network = Network(self.world, self.loop, self.clock, random.Random(f"network {self.seed}"), self.trace)
         doors = {
             "rest": "http://127.0.0.1:1",
@@ -187,9 +187,12 @@ class Simulation:
 
     def _engine(self, life: Life) -> Engine:
         rng = random.Random(f"engine {self.seed} {life.number}")
-        writer = type("WriterOfOneLife", (InlineWriter,), {})
-        writer.life, writer.noted = life, self.trace.note
-        writer.rng, writer.trouble = random.Random(f"disk {self.seed} {life.number}"), self._disk_trouble
+
+        class Disk(InlineWriter):
+            """Of this life."""
+
+        Disk.life, Disk.noted = life, self.trace.note
+        Disk.rng, Disk.trouble = random.Random(f"disk {self.seed} {life.number}"), self._disk_trouble
         return Engine(
             self.config,
             venues=venues(),
@@ -200,7 +203,7 @@ class Simulation:
                 dial=self.network.dialler(life),
                 transport=MemoryTransport(self.network, life),
                 heartbeat=ClockHeartbeat,
-                writer=writer,
+                writer=Disk,
                 aside=inline,
                 door=_no_door,
             ),
@@ -342,7 +345,7 @@ def _weights(names: list[str]) -> tuple[Weight, ...]:
     return tuple(Weight(name, weight) for name, weight in zip(names, weights, strict=True))
 
 
-def _expected(event: dict[str, Any]) -> bool:
+def _expected(event: Mapping[str, Any]) -> bool:
     if event["event"] == "step_not_taken":
         # Cancelled while the claim was being written: the claim goes first, and the executor takes it back.
         return (event["was"], event["step"]) == ("planned", "skip")
@@ -378,7 +381,7 @@ def _logged(verdict: Verdict, verbose: bool) -> Iterator[None]:
     """A mistake of ours that the engine survived and logged is one all the same."""
     before = structlog.get_config()
 
-    def keep(logger: Any, method: str, event: dict[str, Any]) -> Any:
+    def keep(logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
         if verbose and method in ("warning", "error"):
             print("   log", {k: v for k, v in event.items() if k != "exc_info"})
         if event.get("exc_info"):

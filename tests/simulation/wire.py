@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 import httpx
 
-from engine.core.venue import Call, Frame, Sent, Session
+from engine.core.venue import Call, Frame, Response, Sent, Session
 from engine.sim.world import DEAD_LINE, World
 from engine.wire.stream import Closed, NotOpened, NotSent
 from tests.simulation.life import Life
@@ -245,7 +245,7 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         if body:
             # What has left arrives, whatever becomes of who asked.
             arrived = asyncio.Event()
-            told: list[object] = []
+            told: list[tuple[Response | None, int]] = []
 
             def arrive() -> None:
                 told.append(self._carry(call))
@@ -254,7 +254,7 @@ class MemoryTransport(httpx.AsyncBaseTransport):
             network.loop.call_later(there_s, arrive)
             life.point("after post")
             await arrived.wait()
-            response, due_ms = told[0]  # type: ignore[misc]
+            response, due_ms = told[0]
         else:
             await anyio.sleep(there_s)
             response, due_ms = self._carry(call)
@@ -269,7 +269,7 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         network.trace.note("answer", f"{response.status} " + response.body.decode("utf-8", "replace"))
         return httpx.Response(response.status, headers=dict(response.headers), content=response.body)
 
-    def _carry(self, call: Call) -> tuple[object, int]:
+    def _carry(self, call: Call) -> tuple[Response | None, int]:
         network = self._network
         injected = network.world.faults.happened["rate_429"]
         response, due_ms = network.world.call(call, network.true_ms())
