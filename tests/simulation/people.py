@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from accounts.model import Secret
 from engine.control.server import Rejected
-from engine.core.orders import TERMINAL
+from engine.core.orders import OrderState
 from engine.core.plans import PlanState
 from engine.venues.okx.front_rules import LISTINGS, Listing
 from engine.venues.okx.symbols import name_of
@@ -121,7 +121,7 @@ class Operator:
         lots = rng.choice((1, 3, 10, 40)) if not listing.spot else rng.choice((1000, 30_000))
         lots = max(lots, int(listing.smallest / listing.lot))
         mark = self.sim.front.exchange.marks[listing.inst_id]
-        away = Decimal(rng.choice(("-0.0005", "0", "0.0003", "0.001", "0.004", "0.02")))
+        away = Decimal(rng.choice(("-0.0005", "0", "0.0003", "0.001", "0.004", "0.02", "0.02")))
         price = mark * (1 - away if side == "buy" else 1 + away) // listing.tick * listing.tick
         return {
             "instrument": name_of(listing.inst_id),
@@ -148,8 +148,8 @@ class Operator:
         await self._office().cancel_plan(plan_id, "operator")
 
     async def _amend(self) -> None:
-        if self.plans:
-            await self._amend_one(self.rng.choice(self.plans[-8:]))
+        if at_work := self.open_plans():
+            await self._amend_one(self.rng.choice(at_work))
 
     async def _amend_one(self, plan_id: str) -> None:
         rng = self.rng
@@ -161,7 +161,7 @@ class Operator:
         if plan.legs[0].price is not None and rng.random() < 0.6:
             listing = next(x for x in LISTINGS if name_of(x.inst_id) == plan.legs[0].instrument)
             price = plan.legs[0].price + listing.tick * rng.randint(-20, 20)
-        factor = Decimal(rng.choice(("0.5", "2"))) if price is None or rng.random() < 0.3 else None
+        factor = Decimal(rng.choice(("0.5", "0.5", "2"))) if price is None or rng.random() < 0.3 else None
         self.sim.trace.note("Operator", f"amend {plan_id} {price} {factor}")
         await self._office().amend_plan(plan_id, price=price, factor=factor, by="operator")
 
@@ -232,8 +232,10 @@ class Operator:
 
     def open_plans(self) -> list[str]:
         engine = self.sim.engine
-        assert engine is not None
-        return [p for p in self.plans if any(c.state not in TERMINAL for c in engine.children.of_plan(p))]
+        if engine is None:
+            return []
+        at_work = OrderState.WORKING
+        return [p for p in self.plans if any(c.state is at_work for c in engine.children.of_plan(p))]
 
 
 class Owners:
