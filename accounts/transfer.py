@@ -211,6 +211,13 @@ def from_toml(text: str) -> Sheet:
 
 def from_csv(text: str) -> Sheet:
     """Raises TransferError that lists every error. Credentials are not taken from CSV."""
+    try:
+        return _from_csv(text)
+    except csv.Error as error:
+        raise TransferError([f"The file is not CSV: {error}."]) from None
+
+
+def _from_csv(text: str) -> Sheet:
     reader = csv.DictReader(io.StringIO(text))
     columns = list(reader.fieldnames or ())
     errors = [f"column {c!r} is not known" for c in columns if not _is_column(c)]
