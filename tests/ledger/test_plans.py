@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from msgspec.structs import replace
 
 from engine.core.orders import Amend, OrderState
@@ -129,9 +130,19 @@ def test_steps_recorded_twice_change_nothing_more(connection: sa.Connection, chi
     change = Change(children[0], replace(children[0], state=OrderState.SKIPPED, reason="cancelled"), "skip")
     assert plans.record_changes(connection, [change]) == []
     before = stored(connection)
-    assert plans.record_changes(connection, [change]) == [change]
+    with structlog.testing.capture_logs() as logged:
+        assert plans.record_changes(connection, [change]) == [change]
     assert stored(connection) == before
     assert log_of(connection, children[0]) == [("skip", "planned", "skipped")]
+    assert [line["log_level"] for line in logged] == ["info"], "a repetition alarms nobody"
+
+
+def test_a_step_that_something_else_overtook_is_an_error(connection: sa.Connection, children: list[Child]) -> None:
+    plans.claim(connection, executing(), [sending(children[0], "t")], "t", 3000, "mia")
+    stale = Change(children[0], replace(children[0], state=OrderState.SKIPPED), "skip")
+    with structlog.testing.capture_logs() as logged:
+        assert plans.record_changes(connection, [stale]) == [stale]
+    assert [line["log_level"] for line in logged] == ["error"]
 
 
 def test_an_amendment_has_its_intent_before_it_is_sent(connection: sa.Connection, children: list[Child]) -> None:

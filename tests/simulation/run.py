@@ -48,7 +48,16 @@ _QUIET_S = 240.0  # longer than any cross-check of an idle account may take to c
 _CHANNELS = {"public": ("mark-price:BTC/USDT:USDT", "instruments:SWAP")}
 # What a person is told in trouble; "cancel_impossible": before the venue's instruments are read, and tried again.
 _EXPECTED_ERRORS = frozenset(
-    {"ledger_down", "halted", "credentials_refused", "order_unknown", "late", "no_progress", "cancel_impossible"}
+    {
+        "ledger_down",
+        "halted",
+        "credentials_refused",
+        "order_unknown",
+        "late",
+        "no_progress",
+        "cancel_impossible",
+        "not_written",
+    }
 )
 
 
