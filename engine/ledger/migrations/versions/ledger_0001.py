@@ -133,7 +133,6 @@ def _tables() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("intent_id"),
     )
-    op.create_index("intent_of_child", "intent", ["child_id"])
     op.create_table(
         "kill",
         sa.Column("scope", sa.Text(), nullable=False),
@@ -229,7 +228,7 @@ def _tables() -> None:
         sa.PrimaryKeyConstraint("child_id"),
         sa.UniqueConstraint("client_order_id", name="child_client_order_id"),
     )
-    op.create_index("child_of_account", "child", ["account_id", "state"])
+    op.create_index("child_of_account", "child", ["account_id"])
     op.create_index("child_of_plan", "child", ["plan_id"])
     op.create_table(
         "run_account",
