@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAY   ?=
 OUT    ?=
-SEEDS  ?= 20
+SEEDS  ?=
 HOURS  ?= 0.2
 KILLS    ?= 100
 DATABASE ?= sqlite
@@ -51,11 +51,11 @@ bench: install   ## floors and engine in one run (OUT=file.json writes the figur
 chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres, SEED=…)
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED)
 
-simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=20 HOURS=0.2); ends non-zero when anything is wrong
-	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(SEEDS) --hours $(HOURS)
+simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=1 HOURS=0.2)
+	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(or $(SEEDS),1) --hours $(HOURS)
 
-soak: install    ## many seeds, and every kind of trouble must have happened (SEEDS=1000)
-	SIMULATED_SEEDS=$(SEEDS) $(BIN)/python -m pytest --timeout=0 tests/simulation
+soak: install    ## many seeds, and every kind of trouble must have happened (SEEDS=200)
+	SIMULATED_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest --timeout=0 tests/simulation
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop

@@ -57,10 +57,12 @@ def main() -> int:
     if never:
         print(f"never happened: {', '.join(never)}")
     took_s = time.monotonic() - began_s
-    print(f"{simulated_s / 3600:.1f} simulated hours in {took_s:.0f} s; failing seeds: {failed or 'none'}")
+    print(
+        f"{simulated_s / 3600:.1f} simulated hours in {took_s:.0f} s; other promises broken: {broken}; failing seeds: {failed or 'none'}"
+    )
     print(
         f"seeds={asked.seeds} intents={intents} fills={fills} lost={lost} duplicated={duplicated} "
-        f"wrongly_final={wrongly_final} broken={broken} trace={traces.hexdigest()}"
+        f"wrongly_final={wrongly_final} trace={traces.hexdigest()}"
     )
     return 1 if failed else 0
 
