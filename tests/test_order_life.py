@@ -55,9 +55,11 @@ class OrderLife(RuleBasedStateMachine):
     # ---- the engine's lives
 
     @initialize()
-    def approve(self) -> None:
+    def send(self) -> None:
         self.run(self._live())
         self.run(self.world.approved())
+        self.run(self.world.executor.execute("p1", "mia"))
+        self._collect()
 
     async def _live(self) -> None:
         self.stack = AsyncExitStack()
@@ -101,15 +103,6 @@ class OrderLife(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     # ---- the manager
-
-    @precondition(lambda self: not self.placed)
-    @rule()
-    def execute(self) -> None:
-        try:
-            self.run(self.world.executor.execute("p1", "mia"))
-        except NotExecuted:
-            return
-        self._collect()
 
     @rule()
     def cancel(self) -> None:
@@ -311,5 +304,5 @@ class OrderLife(RuleBasedStateMachine):
         answers["fills"] = Page(facts=(fill,) if fill and truth is not None and truth.filled else ())
 
 
-OrderLife.TestCase.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
+OrderLife.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 TestOrderLife = OrderLife.TestCase
