@@ -58,7 +58,8 @@ def main() -> int:
         print(f"never happened: {', '.join(never)}")
     took_s = time.monotonic() - began_s
     print(
-        f"{simulated_s / 3600:.1f} simulated hours in {took_s:.0f} s; other promises broken: {broken}; failing seeds: {failed or 'none'}"
+        f"{simulated_s / 3600:.1f} simulated hours in {took_s:.0f} s; other promises broken: {broken}; "
+        f"failing seeds: {failed or 'none'}"
     )
     print(
         f"seeds={asked.seeds} intents={intents} fills={fills} lost={lost} duplicated={duplicated} "
