@@ -255,7 +255,7 @@ class Simulation:
         self.network.torn_until_ms = self.disk_fails_until_ms = self.clock.off_ms = 0
         if self.life is not None:
             self.life.due.clear()
-        await self._until(lambda: self.engine is not None and self.engine.ready.is_set(), 600.0, "no engine came back")
+        await self._until(self._up, 600.0, "no engine came back")
         assert self.engine is not None
         for name in sorted(self.operator.keyless):
             self.operator.give_key(name)
@@ -276,6 +276,10 @@ class Simulation:
     def _children(self, plan_id: str) -> list[Any]:
         assert self.engine is not None
         return self.engine.children.of_plan(plan_id)
+
+    def _up(self) -> bool:
+        """It answers, and its disk does."""
+        return self.engine is not None and self.engine.ready.is_set() and self.engine.ledger.health().ok
 
     def _whole(self) -> bool:
         engine = self.engine
