@@ -323,7 +323,7 @@ class Misfortune:
     async def run(self) -> None:
         rng = self.rng
         kinds = list(self.KINDS)
-        weights = [1 if kind in self.RARE else 3 for kind in kinds]
+        weights = [1 if kind in self.RARE else 9 if kind == "late" else 3 for kind in kinds]
         while True:
             await self.sim.clock.sleep(rng.expovariate(1 / 6.0))
             (kind,) = rng.choices(kinds, weights)
@@ -338,8 +338,10 @@ class Misfortune:
         if most is not None:
             detail["times"] = rng.randint(1, most)
         match kind:
-            case "delay" | "slow" | "late":
+            case "delay" | "slow":
                 detail["by_ms"] = rng.choice((50, 500, 3000, 9000, 15_000))
+            case "late":  # mostly after the time-out and before the order's expiry
+                detail["by_ms"] = rng.choice((500, 4000, 7000, 9000, 9500, 15_000))
             case "read_lag":
                 detail["by_ms"] = rng.randint(100, 4500)
             case "drop_ack" | "drop_request":
