@@ -378,6 +378,11 @@ class Misfortune:
             # The generic code halts an account until a person has seen to it, as a deleted key does.
             for name in names or sim.names:
                 sim.operator.keyless.add(name)
+        if kind in ("delay", "slow"):
+            until_ms = now_ms + round(detail["seconds"] * 1000) + detail["by_ms"] + 30_000
+            for name in names or ["", *sim.names]:
+                known_ms = sim.network.late_until_ms.get(name, 0)
+                sim.network.late_until_ms[name] = max(until_ms, known_ms)
         sim.world.trouble(kind, names, detail, now_ms)
 
     def _befall_us(self, kind: str, detail: dict[str, Any]) -> None:

@@ -33,6 +33,9 @@ class Network:
         """Until then, now and then, a write fails though its bytes may have left."""
         self.exceeded: list[str] = []
         self.idle_closes: list[str] = []
+        self.late_until_ms: dict[str, int] = {}
+        """Of accounts whose frames are held up: what the venue sent long ago is heard as if it were fresh, so that
+        its 30 s of silence may be over before our 20 s are."""
         self.on_send: Callable[[Frame], None] = lambda frame: None
         """Asked at each frame and each body that leaves the engine, before it leaves."""
 
@@ -56,7 +59,8 @@ class Network:
                 case Sent.ABORT:
                     line.come(Closed(1006, ""))
                 case Sent.CLOSE:
-                    if outgoing.code == 4004:
+                    account = outgoing.session.account
+                    if outgoing.code == 4004 and self.true_ms() > self.late_until_ms.get(account, 0):
                         self.idle_closes.append(f"{self.true_ms()} {line.name}")
                     line.come(Closed(outgoing.code, outgoing.reason))
                 case _:
