@@ -25,7 +25,7 @@ log = structlog.get_logger("heartbeat")
 _WATCH_S = 0.5  # how often the two clocks are compared
 _JUMP_S = 1.0
 
-logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it would log each run twice
+logging.getLogger("apscheduler").setLevel(logging.CRITICAL + 1)  # what its executors tell twice, or of a stop
 
 
 class Pace(msgspec.Struct):
