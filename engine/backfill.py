@@ -55,7 +55,6 @@ class _LostAgain(Exception):
 
 class _Work(msgspec.Struct):
     account_id: str
-    gap_id: int | None
     attempts: int = 0
     again: bool = False  # asked for once more while it ran
 
@@ -93,7 +92,6 @@ class Backfill:
         self._losses: dict[str, int] = {}  # how often each account's connection was lost
         self._room = anyio.CapacityLimiter(settings.at_once)
         self._group: anyio.abc.TaskGroup | None = None
-        self.proven_count = 0
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self._group:
@@ -178,7 +176,7 @@ class Backfill:
         if account_id in self._work:
             self._work[account_id].again = True
             return
-        work = self._work[account_id] = _Work(account_id, None)
+        work = self._work[account_id] = _Work(account_id)
         if self._group is not None:
             self._group.start_soon(self._prove_until_done, work)
 
@@ -491,7 +489,6 @@ class Backfill:
             raise
         crash.point("backfill-after-settle")
         books.post(self._ledger, desk.book)
-        self.proven_count += 1
         log.info("proven", account=account_id, gap=gap.gap_id if gap else None, news=found, pages=reading.pages)
 
     async def _unprovable(self, account_id: str, watermark_ms: int) -> None:

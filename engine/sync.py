@@ -82,9 +82,6 @@ class Catalogue:
                 changes.append((old, new))
         return changes
 
-    def names(self) -> list[str]:
-        return sorted(self._by_name)
-
     def __len__(self) -> int:
         return len(self._by_name)
 

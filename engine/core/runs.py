@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from engine.core.breaks import Break, Code, Comparison, Count, ForeignOrder, Missing, Severity, ToleranceUse
+from engine.core.breaks import Break, Code, Comparison, Count, ForeignOrder, Missing, ToleranceUse
 from engine.core.statements import Evidence, OpenGap
 from engine.core.tolerances import Rules
 
@@ -200,8 +200,3 @@ def age_of(b: Break) -> Age:
     if minutes < 15:
         return Age.TO_15_MIN
     return Age.TO_60_MIN if minutes < 60 else Age.OVER_1_H
-
-
-def gravest(breaks: Iterable[Break]) -> Severity | None:
-    """The gravest severity among those that are not explained."""
-    return min((b.severity for b in breaks if not b.explained), key=lambda s: s.rank, default=None)

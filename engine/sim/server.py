@@ -55,7 +55,6 @@ class Running:
         self.venue, self.world = venue, world
         self.description: dict[str, Any] = {}
         self.shift_ms = 0  # how far the venue's clock is off
-        self.received = 0  # WebSocket messages so far
         self._clock = clock
         self._connections: dict[Session, ServerConnection] = {}
         self._accepted: dict[ServerConnection, Session] = {}
@@ -114,7 +113,6 @@ class Running:
         try:
             while True:
                 frame = await connection.recv(decode=False)
-                self.received += 1
                 assert isinstance(frame, bytes), "decode=False gives bytes"
                 self.world.hear(session, frame, self.now_ms())
                 self.flush()
