@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from engine.cli import app
+from engine.cli import COMMANDS, command
 from engine.cli.exits import Exit
 from engine.core.limits import reference_page
 from engine.core.orders import TERMINAL, TRANSITIONS, OrderState
@@ -27,14 +25,14 @@ def pages() -> dict[str, str]:
 def _commands() -> str:
     lines = ["# Commands", "", _MADE, "## Exit codes", "", "| code | name |", "|---|---|"]
     lines += [f"| {code.value} | {code.name} |" for code in Exit]
-    for path, command in _walk(typer.main.get_command(app), "unisono"):
+    for path, told in (found for name in sorted(COMMANDS) for found in _walk(command(name), f"unisono {name}")):
         lines += [
             "",
             f"## `{path}`",
             "",
-            inspect.cleandoc(command.help or "").replace("[bold]", "**").replace("[/bold]", "**"),
+            inspect.cleandoc(told.help or "").replace("[bold]", "**").replace("[/bold]", "**"),
         ]
-        options = [p for p in command.params if p.name not in ("help", "install_completion", "show_completion")]
+        options = [p for p in told.params if p.name not in ("help", "install_completion", "show_completion")]
         if options:
             lines += ["", "| option | default | what |", "|---|---|---|"]
             lines += [_option(p) for p in options]

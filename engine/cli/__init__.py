@@ -1,36 +1,117 @@
-"""Does. The command `unisono`: one module per command group."""
+"""Does. The command `unisono`: one module per command group, imported when it is asked for."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer._click import Command, Context
 from typer._click.exceptions import UsageError
+from typer.core import TyperCommand, TyperGroup
 
-from engine.cli import accounts, backup, books, groups, kill, links, plan, reconcile
-from engine.cli.demo import demo
-from engine.cli.doctor import doctor
 from engine.cli.exits import Exit
-from engine.cli.init import init
-from engine.cli.run import run
-from engine.cli.sim import sim
+
+# Name -> its module and what the list of commands says of it: the list is shown without importing any of them.
+COMMANDS = {
+    "init": (
+        "init",
+        "Set unisono up in a folder: unisono.toml, vault.key (mode 0600) and the database. Overwrites nothing.",
+    ),
+    "run": (
+        "run",
+        "Start the engine: connect every account, follow plans, keep the ledger. Stops on SIGTERM or Ctrl-C.",
+    ),
+    "demo": (
+        "demo",
+        "Show the main job: a simulated OKX, 20 accounts, one plan over all of them, gaps proven, a reconciliation.",
+    ),
+    "sim": (
+        "sim",
+        "Play a venue on 127.0.0.1: accounts with keys, real matching, a price path from the seed, faults on command.",
+    ),
+    "doctor": (
+        "doctor",
+        "Look over configuration, key, database, connections and accounts. Works without an engine, too.",
+    ),
+    "connections": (
+        "links",
+        "Every connection and its phase: live, opening, down, mute, halted. Without an engine: as it last was.",
+    ),
+    "gaps": (
+        "links",
+        "Stretches of time in which something may have been missed. Exit 1 while any of those shown is not proven.",
+    ),
+    "backfill": (
+        "links",
+        "Read history back now although nothing is known to be missing. The engine does this by itself after each gap.",
+    ),
+    "backup": (
+        "backup",
+        "Copy the database, also while the engine runs: one consistent state, checked. The vault key is not in it.",
+    ),
+    "restore": (
+        "backup",
+        "Put a backup in the place of the database; the old one is kept beside it. No engine may run.",
+    ),
+    "orders": ("books", "Orders, ours and those placed elsewhere, the latest first."),
+    "fills": ("books", "Executions, the latest first, each once however often it was heard."),
+    "positions": ("books", "What each account holds, folded from its opening and every fill since."),
+    "balances": (
+        "books",
+        "Cash of each account by currency, folded from its opening, fills, fees, funding and transfers.",
+    ),
+    "accounts": (
+        "accounts",
+        "Accounts under management: list, add, edit, pause, resume, close, import, export.",
+    ),
+    "groups": ("groups", "Groups of accounts and their weights."),
+    "plan": (
+        "plan",
+        "Plans: what is wanted for many accounts at once. new → preview → approve → execute.",
+    ),
+    "reconcile": (
+        "reconcile",
+        "Compare the venues' statements with our ledger. Exits 0 clean, 1 breaks, 2 unknown, 3 error.",
+    ),
+    "kill": (
+        "kill",
+        "The kill switch: stops new orders at once, cancels resting ones, and is done only when that is shown.",
+    ),
+}
+
+
+def command(name: str) -> Command:
+    """The whole command, or group of commands."""
+    module = import_module(f"engine.cli.{COMMANDS[name][0]}")
+    found = getattr(module, name, None)
+    if found is None:
+        return typer.main.get_group(module.app)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
+
+class _Commands(TyperGroup):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = {name: TyperCommand(name, help=says) for name, (_, says) in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, command(name) if name and known else None, rest
+
 
 app = typer.Typer(
     name="unisono",
+    cls=_Commands,
     help="Keeps every managed brokerage account in step: one plan, all accounts, nothing lost.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-
-for command in (init, run, demo, sim, doctor, links.connections, links.gaps, links.backfill):
-    app.command()(command)
-for copying in (backup.backup, backup.restore):
-    app.command()(copying)
-for look in (books.orders, books.fills, books.positions, books.balances):
-    app.command()(look)
-for group in (accounts.app, groups.app, plan.app, reconcile.app, kill.app):
-    app.add_typer(group)
+app.callback()(lambda: None)
 
 UsageError.exit_code = int(Exit.ERROR)  # the library's 2 means "unknown" here: see engine/cli/exits.py
 

@@ -11,7 +11,17 @@ from typing import Annotated
 import sqlalchemy as sa
 import typer
 
-from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, fail, ledger_of, read_config, registry_of, show
+from engine.cli.context import (
+    CONFIG_DEFAULT,
+    AccountOption,
+    ConfigOption,
+    JsonOption,
+    fail,
+    ledger_of,
+    read_config,
+    registry_of,
+    show,
+)
 from engine.config import Config
 from engine.core.book import Book
 from engine.core.instruments import Instrument
@@ -26,7 +36,6 @@ from engine.reports.tables import (
     positions_table,
 )
 
-AccountOption = Annotated[str, typer.Option("--account", "-a", help="Only this account.")]
 HoursOption = Annotated[float, typer.Option(help="How far back, in hours.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows, the latest first.")]
 

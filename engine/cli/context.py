@@ -7,19 +7,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
-import sqlalchemy as sa
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from accounts.registry import Registry, RegistryError
 from engine import config as configuration
 from engine.cli.exits import Exit
-from engine.ledger import reader
 from engine.venues import venues
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from accounts.registry import Registry
 
 _WIDE = None if sys.stdout.isatty() else 160  # a pipe or a file has no width: tables are not cut there
 console = Console(width=_WIDE, highlight=False)
@@ -29,6 +31,7 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", envvar="UNISONO_CONFIG", help="The configuration file.", show_default=True),
 ]
+AccountOption = Annotated[str, typer.Option("--account", "-a", help="Only this account.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table for people.")]
 
 CONFIG_DEFAULT = Path("unisono.toml")
@@ -83,6 +86,10 @@ def plain_errors(*expected: type[Exception], code: Exit = Exit.ERROR) -> Iterato
 @contextmanager
 def ledger_of(settings: configuration.Config) -> Iterator[sa.Connection]:
     """The ledger to read from, with or without an engine; a database that has none becomes one sentence."""
+    import sqlalchemy as sa  # here: who asks a running engine need not wait for half a second of imports
+
+    from engine.ledger import reader
+
     file = settings.database.url.removeprefix("sqlite:///")
     if file != settings.database.url and not Path(file).exists():
         fail(f"there is no database at {file}. Make one with: unisono init")
@@ -97,6 +104,8 @@ def ledger_of(settings: configuration.Config) -> Iterator[sa.Connection]:
 @contextmanager
 def registry_of(settings: configuration.Config) -> Iterator[Registry]:
     """The registry to read from; what it refuses becomes one sentence."""
+    from accounts.registry import Registry, RegistryError
+
     with plain_errors(RegistryError), Registry(settings.database.url) as registry:
         registry.check()
         yield registry

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from engine.cli.books import AccountOption
 from engine.cli.context import (
     CONFIG_DEFAULT,
+    AccountOption,
     ConfigOption,
     JsonOption,
     console,
@@ -25,7 +25,6 @@ from engine.cli.exits import Exit
 from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
 from engine.core.venue import Transport
-from engine.ledger import gaps as store
 from engine.reports.tables import connections_table, gaps_table
 from engine.venues import venues
 
@@ -72,6 +71,8 @@ def gaps(
       unisono gaps
       unisono gaps --all --account okx-007
     """
+    from engine.ledger import gaps as store  # here: `connections` of a running engine needs no database
+
     with ledger_of(read_config(config)) as conn:
         found = store.find(conn, account or None) if all_states else store.unproven(conn, account or None)
     show(found, as_json, lambda: gaps_table(found, now_ms=_now_ms()))
