@@ -79,6 +79,7 @@ class Link(Struct, frozen=True, kw_only=True):
 
 
 _HELD = (Phase.LIVE, Phase.MUTE)
+_TICK_S = 1.25  # TICK comes each second, and may be late
 
 
 def step(link: Link, signal: Signal, *, now_s: float, pulse: Pulse, chance: float = 1.0) -> tuple[Link, Action | None]:
@@ -124,10 +125,10 @@ def _held(link: Link, signal: Signal, now_s: float, pulse: Pulse, chance: float)
             answered = link.pinged_s is not None and now_s >= link.pinged_s
             return replace(link, last_heard_s=now_s, pinged_s=None if answered else link.pinged_s), None
         case Signal.TICK:
-            return _watched(link, now_s, pulse, chance, quiet_s=pulse.quiet_s)
+            return _watched(link, now_s, pulse, chance, quiet_s=_ahead_s(pulse.quiet_s))
         case Signal.BEAT:
             # The next beat is far: whoever could be silent for too long by then is pinged now.
-            quiet_s = min(pulse.quiet_s, max(0.0, pulse.quiet_s + pulse.pong_wait_s - pulse.beat_s))
+            quiet_s = min(_ahead_s(pulse.quiet_s), max(0.0, pulse.quiet_s + pulse.pong_wait_s - pulse.beat_s))
             return _watched(link, now_s, pulse, chance, quiet_s=quiet_s)
         case Signal.CLOSED:
             return _dropped(link, now_s, pulse, chance), None
@@ -159,7 +160,7 @@ def _watched(link: Link, now_s: float, pulse: Pulse, chance: float, *, quiet_s: 
         return link, None
     if now_s - link.live_since_s >= pulse.stable_s and link.attempts and not link.leaving:
         link = replace(link, attempts=0)
-    if link.pinged_s is not None and now_s - link.pinged_s >= pulse.pong_wait_s:
+    if link.pinged_s is not None and now_s - link.pinged_s >= _ahead_s(pulse.pong_wait_s):
         return _dropped(link, now_s, pulse, chance), Action.CLOSE
     if link.replacing and _overdue(link, now_s, pulse):
         return _put_off(link, now_s, pulse, chance), Action.ABANDON
@@ -168,6 +169,11 @@ def _watched(link: Link, now_s: float, pulse: Pulse, chance: float, *, quiet_s: 
     if link.leaving and not link.replacing and now_s >= link.retry_at_s:
         return replace(link, replacing=True), Action.REPLACE
     return link, None
+
+
+def _ahead_s(limit_s: float) -> float:
+    """What will have lasted `limit_s` before the next tick is acted on now: a limit is kept, not passed by a tick."""
+    return limit_s - min(_TICK_S, limit_s / 2)
 
 
 def _live(link: Link, now_s: float) -> Link:

@@ -196,7 +196,7 @@ class Link:
                 self._give_up(
                     f"not ready within {self._house.pulse.open_timeout_s:g} s of opening"
                     if before is Phase.OPENING
-                    else f"silent: nothing heard within {self._house.pulse.pong_wait_s:g} s of a ping"
+                    else "silent: a ping got no answer"
                 )
             case Action.ABANDON:
                 opening, self._opening = self._opening, None
