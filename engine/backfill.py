@@ -37,7 +37,6 @@ from scheduler.clock import Clock
 
 log = structlog.get_logger("backfill")
 
-CURSOR = "history"
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 _VERIFY_PAUSE_S = 1.0  # before the second look; before the third, longer than the venue's reads may lag
 _VERIFY_ROUNDS = 3
@@ -155,7 +154,7 @@ class Backfill:
         if account_id in self._gaps:
             return
         with self._ledger.read() as conn:
-            watermark_ms = gaps.watermark(conn, account_id, CURSOR)
+            watermark_ms = gaps.watermark(conn, account_id, gaps.HISTORY)
             unproven = gaps.find(conn, account_id, states=[gaps.GapState.OPEN, gaps.GapState.BACKFILLED])
         if unproven:
             self._gaps[account_id] = unproven[0]
@@ -253,7 +252,7 @@ class Backfill:
         capabilities = self._roster.venue(account_id).capabilities
         overlap_ms = round(self._settings.overlap_s * 1000)
         with self._ledger.read() as conn:
-            watermark_ms = gaps.watermark(conn, account_id, CURSOR)
+            watermark_ms = gaps.watermark(conn, account_id, gaps.HISTORY)
         if watermark_ms is not None and started_ms - watermark_ms + overlap_ms > capabilities.fills_history_ms:
             await self._unprovable(account_id, watermark_ms)
             watermark_ms = None
@@ -403,6 +402,7 @@ class Backfill:
         origin = self._roster.origin(account_id)
         for read in reads:
             async for page in self._http.walk(origin, read, priority=Priority.HISTORY):
+                crash.point("backfill-between-pages")
                 reading.pages += 1
                 reading.facts.extend(cast("list[AccountFact]", page.facts))
 
@@ -482,7 +482,9 @@ class Backfill:
         desk.book.prune(watermark_ms - 2 * round(self._settings.overlap_s * 1000))
         crash.point("backfill-before-settle")
         try:
-            await self._ledger.write(lambda conn: gaps.settle(conn, account_id, CURSOR, watermark_ms, now_ms, proven))
+            await self._ledger.write(
+                lambda conn: gaps.settle(conn, account_id, gaps.HISTORY, watermark_ms, now_ms, proven)
+            )
         except LedgerDown:
             if gap is not None:
                 self._gaps[account_id] = gap

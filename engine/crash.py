@@ -21,18 +21,33 @@ POINTS = (
     "after-last-send",
     "answer-before-step",  # an answer is here, and nobody was told
     "steps-posted",
+    "ledger-facts-written",  # in the transaction, before the jobs that came with them
     "ledger-before-commit",
     "ledger-after-commit",  # durable, and those who wait for it were not told
     "cancel-before-send",
     "amend-after-record",
     "resolve-before-proof",
     "open-before-keep",  # an account's first statement is read
+    "backfill-between-pages",
     "backfill-after-read",
     "backfill-after-apply",
     "backfill-before-settle",
+    "backfill-watermark-moved",  # in the transaction, and the gap is not marked yet
     "backfill-after-settle",
+    "reconcile-opened",
+    "reconcile-statement-read",
     "reconcile-before-save",
+    "reconcile-run-written",  # in the transaction, and its breaks are not written yet
     "reconcile-after-save",
+    "sweep-between-pages",
+    "sweep-after-read",
+    "sweep-before-release",  # passed only by a database that was restored
+    "sweep-after-release",
+    "kill-before-record",  # it stops already, and would not survive
+    "kill-after-record",
+    "kill-before-cancel",
+    "kill-after-cancel",
+    "kill-lifted",
 )
 
 

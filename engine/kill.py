@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import structlog
 
+from engine import crash
 from engine.children import Children
 from engine.core.orders import Cancel, Command, OrderState
 from engine.core.venue import Priority, VenueError
@@ -71,11 +72,14 @@ class KillSwitch:
         self._accounts.clear()  # what was shown before says nothing of now
         self._look_again_s = self._clock.monotonic_s()
         log.warning("kill_on", scope=scope, by=by, why=why)
+        crash.point("kill-before-record")
         await self._ledger.write(lambda conn: kills.switch_on(conn, kill))
+        crash.point("kill-after-record")
 
     async def off(self, scope: str, by: str, why: str) -> None:
         now_ms = self._clock.now_ms()
         await self._ledger.write(lambda conn: kills.switch_off(conn, scope, by, why, now_ms))
+        crash.point("kill-lifted")
         self._on.pop(scope, None)
         for account_id in [a for a, k in self._accounts.items() if k.scope == scope]:
             del self._accounts[account_id]
@@ -163,5 +167,7 @@ class KillSwitch:
         batch = self._roster.venue(account_id).capabilities.max_batch
         for start in range(0, len(commands), batch):
             some = commands[start : start + batch]
+            crash.point("kill-before-cancel")
             await self._http.send(origin, rest.orders_request(some), priority=Priority.RISK)
+            crash.point("kill-after-cancel")
         return len(commands) + nameless

@@ -77,6 +77,7 @@ class Reconciler:
     ) -> Run:
         """One reconciliation over these accounts, saved. Raises only when it cannot be saved."""
         began_at_ms = self._clock.now_ms()
+        crash.point("reconcile-opened")
         places = anyio.CapacityLimiter(self._settings.at_once)
         found: list[tuple[Subject, _Look, int]] = []
 
@@ -119,6 +120,7 @@ class Reconciler:
             lambda: self._ports.statement(account_id),
             lambda missing: Statement(account_id=account_id, as_of_ms=now_ms, since_ms=now_ms, missing=missing),
         )
+        crash.point("reconcile-statement-read")
         booked = await _or_unknown(
             lambda: self._ports.ledger_side(account_id, stated.since_ms),
             lambda missing: LedgerSide(account_id=account_id, as_of_ms=now_ms, since_ms=now_ms, missing=missing),

@@ -90,6 +90,7 @@ class FakeHttp:
         self._ahead_ms = clock.now_ms() - clock.monotonic_s() * 1000
         self.answers: dict[str, list[Page | Exception] | Page | Exception] = {}
         self.asked: list[tuple[str, str]] = []
+        self.asked_since_ms: list[int] = []
         self.sent: list[tuple[str, Request]] = []
         self.before: Callable[[str, str], None] = lambda account_id, name: None
 
@@ -119,8 +120,10 @@ class FakeHttp:
         return Response(status=200, body=b'{"code":"0","data":[]}')
 
     def _answer(self, origin: Origin, read: Read) -> list[Any]:
-        name = read.request.path.partition("?")[0]
+        name, _, since_ms = read.request.path.partition("?")
         self.asked.append((origin.account_id, name))
+        if int(since_ms):
+            self.asked_since_ms.append(int(since_ms))
         self.before(origin.account_id, name)
         told = self.answers.get(f"{origin.account_id} {name}", self.answers.get(name, Page()))
         if isinstance(told, Exception):

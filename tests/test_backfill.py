@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.backfill import CURSOR, Backfill
+from engine.backfill import Backfill
 from engine.core.facts import FillFact
 from engine.core.venue import ErrorClass, Identity, Page, VenueError
 from engine.ledger import FactRow, LedgerFull, gaps, questions
@@ -56,7 +56,7 @@ class Office:
 
     def watermark(self, account_id: str) -> int | None:
         with self.world.ledger.read() as connection:
-            return gaps.watermark(connection, account_id, CURSOR)
+            return gaps.watermark(connection, account_id, gaps.HISTORY)
 
     def held(self, account_id: str, quantity: int) -> None:
         """The venue's statement: so much of the one instrument, nothing else."""

@@ -210,6 +210,9 @@ class ControlOffice:
             what = f"read-only, no order is sent: {why.partition(' and is')[0]}; {left} accounts are not swept yet"
             then = "wait: it is released by itself when the venues show no order that the ledger does not know"
             found.append(Finding(level="error", subject="restore", what=what, next=then))
+        for account_id, what in sorted(self._sweeper.unseen.items()):
+            then = "compare with the broker's own report; then: unisono restore --accept-orphans --why TEXT"
+            found.append(Finding(level="error", subject=account_id, what=what, next=then))
         return found
 
     async def accept_orphans(self, by: str, why: str) -> Any:

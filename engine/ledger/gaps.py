@@ -9,8 +9,11 @@ from enum import StrEnum
 import msgspec
 import sqlalchemy as sa
 
+from engine import crash
 from engine.ledger import rows
 from engine.ledger.tables import cursor, gap
+
+HISTORY = "history"  # the stream of orders, fills and cash
 
 
 class GapState(StrEnum):
@@ -53,6 +56,7 @@ def settle(
 ) -> None:
     """History was read to its end: the watermark moves on, and the gap that this closes is marked with it."""
     move_watermark(connection, account_id, stream, watermark_ms, now_ms)
+    crash.point("backfill-watermark-moved")
     if closed is not None:
         save(connection, closed)
 
@@ -86,6 +90,12 @@ def move_watermark(connection: sa.Connection, account_id: str, stream: str, wate
             cursor,
             {"account_id": account_id, "stream": stream, "watermark_ms": watermark_ms, "updated_at_ms": now_ms},
         )
+
+
+def watermarks(connection: sa.Connection, stream: str) -> dict[str, int]:
+    """By account, also of those that are paused or closed."""
+    found = sa.select(cursor.c.account_id, cursor.c.watermark_ms).where(cursor.c.stream == stream)
+    return {row.account_id: row.watermark_ms for row in connection.execute(found)}
 
 
 def watermark(connection: sa.Connection, account_id: str, stream: str) -> int | None:

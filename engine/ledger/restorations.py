@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 import sqlalchemy as sa
 
-from engine.ledger import audit, rows
+from engine.ledger import audit, gaps, rows
 from engine.ledger.tables import intent, orphan, restoration
 
 _CHUNK = 500
@@ -20,6 +20,7 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
     restored_at_ms: int
     source: str
     by: str
+    since_ms: int | None  # every order that the venues had by then is known; None: nobody can tell
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,21 +34,24 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begin(connection: sa.Connection, source: str, by: str, now_ms: int) -> None:
-    """From now on the engine is read-only on this database."""
-    rows.put(connection, restoration, [(now_ms, source, by, None, "")])
+    """From now on the engine is read-only on this database.
+
+    The copy was made after the newest of its watermarks, and what was claimed before it was made is in it.
+    """
+    known_ms = max(gaps.watermarks(connection, gaps.HISTORY).values(), default=None)
+    rows.put(connection, restoration, [(now_ms, source, by, None, "", known_ms)])
     audit.add(connection, now_ms, by, "restore", source, after="read-only")
 
 
 def pending(connection: sa.Connection) -> Restoration | None:
-    """The newest restore that was not released; None when the database is whole."""
-    c = restoration.c
-    found = connection.execute(
-        sa.select(c.id, c.restored_at_ms, c.source, c.by)
-        .where(c.released_at_ms.is_(None))
-        .order_by(c.id.desc())
-        .limit(1)
-    ).one_or_none()
-    return None if found is None else Restoration(**rows.named(found))
+    """The newest restore that was not released, since the oldest of them; None when the database is whole."""
+    columns = [restoration.c[name] for name in Restoration.__struct_fields__]
+    query = sa.select(*columns).where(restoration.c.released_at_ms.is_(None)).order_by(restoration.c.id)
+    found = [Restoration(**rows.named(row)) for row in connection.execute(query)]
+    if not found:
+        return None
+    since = [one.since_ms for one in found if one.since_ms is not None]
+    return msgspec.structs.replace(found[-1], since_ms=min(since) if len(since) == len(found) else None)
 
 
 def release(connection: sa.Connection, by: str, now_ms: int, note: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
+from engine import crash
 from engine.core.runs import Run, RunKind, Verdict, from_json, to_json
 from engine.ledger import rows
 from engine.ledger.tables import break_, run, run_account
@@ -40,6 +41,7 @@ def save(connection: sa.Connection, one: Run) -> None:
     head = (one.run_id, one.kind.value, one.verdict.value, one.began_at_ms, one.ended_at_ms, one.result_hash, body)
     if not rows.put(connection, run, [head], once=True):
         return
+    crash.point("reconcile-run-written")
     rows.put(
         connection,
         run_account,

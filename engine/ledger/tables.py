@@ -251,6 +251,7 @@ restoration = sa.Table(
     _text("by"),
     _ms("released_at_ms", nullable=True),  # until then the engine sends no orders
     _text("released_by"),
+    _ms("since_ms", nullable=True),  # the venues' time up to which the copy knows every order; NULL: not told
 )
 
 orphan = sa.Table(

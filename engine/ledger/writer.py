@@ -260,7 +260,10 @@ class Writer:
         connection, outcomes = self._connection, list[Outcome]()
         transaction = connection.begin()
         try:
-            rows.put(connection, tables.fact, [row for entry in group for row in entry.facts], once=True)
+            facts = [row for entry in group for row in entry.facts]
+            rows.put(connection, tables.fact, facts, once=True)
+            if facts:
+                crash.point("ledger-facts-written")
             for entry in group:
                 if entry.job is None or (entry.future is not None and entry.future.cancelled()):
                     continue
