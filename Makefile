@@ -14,7 +14,9 @@ SEED     ?= 1
 VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q python3-venv; \
   else echo "python3 has no venv here; first: sudo apt install python3-venv" >&2; exit 1; fi
 
-.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak
+RECORD   ?=
+
+.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -56,6 +58,9 @@ simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS
 
 soak: install    ## many seeds, and every kind of trouble must have happened (SEEDS=200)
 	SIMULATED_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest --timeout=0 tests/simulation
+
+silence: install ## how long a half-open and a mute connection go unseen, over many phases (SEEDS=10 RECORD=1)
+	$(BIN)/python -m tests.silence --seeds $(or $(SEEDS),10) $(if $(RECORD),--record)
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop

@@ -7,6 +7,7 @@ the transaction that marks the gap. An account that was never seen before is ope
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import cast
@@ -41,6 +42,7 @@ _RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 _VERIFY_PAUSE_S = 1.0  # before the second look; before the third, longer than the venue's reads may lag
 _VERIFY_ROUNDS = 3
 _INSTRUMENTS_LIMIT_S = 15.0
+_SOONER = 0.85  # of its interval: this turn itself comes every few seconds, and then history is still to be read
 _SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one for so long is no race of channels
 
 
@@ -87,7 +89,7 @@ class Backfill:
         self._settings, self._rng = settings, rng
         self._gaps: dict[str, gaps.Gap] = {}  # the open one of each account
         self._work: dict[str, _Work] = {}
-        self._checked_s: dict[str, float] = {}
+        self._due_s: dict[str, tuple[float, float]] = {}  # each account's next cross-check, and at which interval
         self._losses: dict[str, int] = {}  # how often each account's connection was lost
         self._room = anyio.CapacityLimiter(settings.at_once)
         self._group: anyio.abc.TaskGroup | None = None
@@ -132,7 +134,7 @@ class Backfill:
         """The account was paused or closed: its gap stays in the ledger, open, until it comes back."""
         self._work.pop(account_id, None)
         self._gaps.pop(account_id, None)
-        self._checked_s.pop(account_id, None)
+        self._due_s.pop(account_id, None)
 
     def _note(self, gap: gaps.Gap) -> None:
         """The account's gap as it is now, here and in the ledger."""
@@ -191,11 +193,14 @@ class Backfill:
                 continue
             self._look_for_silence(desk)
             every_s = self._settings.crosscheck_s if account_id in busy else self._settings.idle_crosscheck_s
-            due_s = self._checked_s.setdefault(account_id, now_s + every_s * self._rng.random())
+            due_s, at_every_s = self._due_s.get(account_id, (math.inf, 0.0))
+            if at_every_s != every_s:  # new, or its orders came or went: not all accounts of a plan at once
+                due_s = min(due_s, now_s + _SOONER * every_s * self._rng.random())
             if now_s >= due_s or desk.lost or desk.book.mismatched_for_ms(self._clock.now_ms()) > _SUSPICIOUS_MS:
-                self._checked_s[account_id] = now_s + every_s * (0.9 + 0.2 * self._rng.random())
+                due_s = now_s + every_s * (_SOONER - 0.1 * self._rng.random())
                 self._start(account_id)
                 started += 1
+            self._due_s[account_id] = due_s, every_s
         return started
 
     # ---- the work

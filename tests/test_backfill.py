@@ -267,6 +267,26 @@ async def test_a_stream_that_kept_silent_is_found_and_its_connection_replaced(tm
         assert o.world.links.mute == ["ann-private"]
 
 
+async def test_an_account_with_an_order_at_work_is_looked_after_each_minute_however_idle_it_was(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann", crosscheck_s=60.0, idle_crosscheck_s=1e6) as o:
+        assert await turns(o) == 0
+        (child,) = await o.world.approved(["ann"])
+        await o.world.executor.execute("p1", "eve")
+        o.world.hear("ann", resting := o.world.seen(child))
+        o.world.http.answers["open_orders"] = Page(facts=(resting,))
+        assert [await turns(o) > 0 for _ in range(3)] == [True, True, True]
+
+
+async def turns(o: Office) -> int:
+    """How often its account was cross-checked within a minute, by a look each five seconds."""
+    started = 0
+    for _ in range(12):
+        started += await o.backfill.crosscheck()
+        await o.rest()
+        await o.world.clock.advance(5)
+    return started
+
+
 @pytest.mark.parametrize("tells", [True, False])
 async def test_a_stream_that_tells_soon_after_history_is_not_mute_and_one_that_never_does_is(
     tmp_path: Path, tells: bool
