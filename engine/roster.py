@@ -5,13 +5,29 @@ Filled by the app from `accounts.registry` at the start and after each recorded 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from accounts.model import Account, AccountState, Connection, Credentials, Group, Listener, Mandate
 from engine.config import VenueSettings
 from engine.core.instruments import Instrument, InstrumentKind
-from engine.core.venue import Catalogue, ErrorClass, Identity, Rest, Transport, Venue, VenueError
+from engine.core.venue import (
+    ACCESS_TOKEN,
+    Catalogue,
+    ErrorClass,
+    Identity,
+    Login,
+    Rest,
+    Token,
+    Transport,
+    Venue,
+    VenueError,
+)
 from engine.wire.http import Origin
+
+_PLACES_ASKED = 8  # addresses and logins that are tried one after the other
 
 
 class UnknownAccount(Exception):
@@ -31,8 +47,11 @@ class Roster:
         self._catalogue = catalogue
         self._open = open_credentials
         self._credentials: dict[str, Credentials] = {}
-        self._rests: dict[tuple[str, str], Rest] = {}
+        self._logins: dict[str, str] = {}
+        self._salt = secrets.token_bytes(16)
+        self._rests: dict[tuple[str, str, str], Rest] = {}
         self._rest_urls: dict[str, str] = {}
+        self._grant_urls: dict[str, str] = {}
         self.accounts: dict[str, Account] = {}
         self.connections: list[Connection] = []
         self.groups: dict[str, Group] = {}
@@ -53,16 +72,17 @@ class Roster:
         changed = {i for i in self.accounts.keys() | new.keys() if self.accounts.get(i) != new.get(i)}
         for account_id in changed:
             self._credentials.pop(account_id, None)
+            self._logins.pop(account_id, None)
             self.halted.pop(account_id, None)  # an edit by a person is what a halted account waits for
         self.accounts = new
         self.connections = list(connections)
         self.groups = {g.group_id: g for g in groups}
         self.mandates = {m.account_id: m for m in mandates}
-        self._rest_urls = {
-            c.listener_id: c.url
-            for c in connections
-            if c.listener is Listener.ACCOUNT and self.venues[c.venue].endpoint(c.kind).transport is Transport.HTTP
-        }
+        self._rest_urls, self._grant_urls = {}, {}
+        for c in connections:
+            endpoint = self.venues[c.venue].endpoint(c.kind)
+            if c.listener is Listener.ACCOUNT and endpoint.transport is Transport.HTTP:
+                (self._grant_urls if endpoint.grants else self._rest_urls)[c.listener_id] = c.url
         return changed
 
     def account(self, account_id: str) -> Account:
@@ -72,6 +92,14 @@ class Roster:
             raise UnknownAccount(f"there is no account {account_id} under management") from None
 
     def active(self) -> list[Account]:
+        """The accounts that hold money and take orders."""
+        return [a for a in self._on() if self.venues[a.venue].capabilities.trades]
+
+    def feeds(self) -> list[Account]:
+        """The logins at feeds of prices."""
+        return [a for a in self._on() if not self.venues[a.venue].capabilities.trades]
+
+    def _on(self) -> list[Account]:
         return [a for a in self.accounts.values() if a.state is AccountState.ACTIVE]
 
     def venue(self, account_id: str) -> Venue:
@@ -83,6 +111,29 @@ class Roster:
         if known is None:
             known = self._credentials[account_id] = self._open(account_id)
         return known
+
+    def login_of(self, account_id: str) -> str:
+        """The same name for all accounts with the same credentials; it tells nothing of them, and lives as long as
+        the process. Accounts whose credentials cannot be opened are by themselves."""
+        known = self._logins.get(account_id)
+        if known is None:
+            try:
+                credentials = self.credentials(account_id)
+            except Exception:  # whatever the vault raises is told where they are used
+                return account_id
+            told = "\0".join(f"{field}={credentials[field].reveal()}" for field in sorted(credentials))
+            known = hashlib.blake2b(told.encode(), key=self._salt, digest_size=8).hexdigest()
+            self._logins[account_id] = known
+        return known
+
+    def login(self, account_id: str, token: Token | None) -> Login:
+        credentials = self.credentials(account_id)
+        if token is not None:
+            credentials = credentials | {ACCESS_TOKEN: token.secret}
+        return Login(self.account(account_id).venue_ref, credentials)
+
+    def options(self, venue: str) -> Mapping[str, str]:
+        return {**self.venues[venue].options, **self.settings(venue).options}
 
     def margin_mode(self, account_id: str, instrument: Instrument) -> str:
         if instrument.kind is not InstrumentKind.SPOT:
@@ -96,12 +147,14 @@ class Roster:
 
     def rest(self, account_id: str) -> Rest:
         account = self.account(account_id)
-        return self.rest_at(account.venue, account.environment)
+        ref = account.venue_ref if self.venues[account.venue].account_ref is not None else ""
+        return self.rest_at(account.venue, account.environment, ref)
 
-    def rest_at(self, venue: str, environment: str) -> Rest:
-        key = (venue, environment)
+    def rest_at(self, venue: str, environment: str, ref: str = "") -> Rest:
+        key = (venue, environment, ref)
         if key not in self._rests:
-            self._rests[key] = self.venues[venue].rest(self._catalogue(*key))
+            catalogue = self._catalogue(venue, environment)
+            self._rests[key] = self.venues[venue].rest(catalogue, ref=ref, options=self.options(venue))
         return self._rests[key]
 
     def origin(self, account_id: str) -> Origin:
@@ -116,21 +169,35 @@ class Roster:
             base_url=self._rest_urls[account_id],
             account_id=account_id,
             credentials=credentials,
+            login=self.login_of(account_id),
             environment=account.environment,
+            grant_url=self._grant_urls.get(account_id, ""),
+            options=self.options(account.venue),
         )
 
     def places(self) -> dict[tuple[str, str], list[Origin]]:
         """Each (venue, environment) in use, and every address there at which what is common to all can be asked for.
 
-        As nobody: one account's refused key must not keep instruments and prices from the others.
+        As nobody: one account's refused key must not keep instruments and prices from the others. Where the venue
+        tells nothing to nobody, as a few of its logins, one after the other.
         """
-        found: dict[tuple[str, str], dict[str, Origin]] = {}
-        for account in self.active():
-            url = self._rest_urls.get(account.account_id)
-            urls = found.setdefault((account.venue, account.environment), {})
-            if url is not None and url not in urls:
-                urls[url] = Origin(venue=self.venues[account.venue], base_url=url, environment=account.environment)
-        return {place: list(urls.values()) for place, urls in found.items()}
+        found: dict[tuple[str, str], dict[tuple[str, str], Origin]] = {}
+        for account in self._on():
+            account_id, venue = account.account_id, self.venues[account.venue]
+            url = self._rest_urls.get(account_id)
+            origins = found.setdefault((venue.name, account.environment), {})
+            as_somebody = self.rest_at(venue.name, account.environment).server_time().request.signed
+            key = (url or "", self.login_of(account_id) if as_somebody else "")
+            if url is None or key in origins or len(origins) >= _PLACES_ASKED:
+                continue
+            if not as_somebody:
+                origins[key] = Origin(
+                    venue=venue, base_url=url, environment=account.environment, options=self.options(venue.name)
+                )
+            elif account_id not in self.halted:
+                with suppress(VenueError):  # its credentials cannot be opened: another's may
+                    origins[key] = self.origin(account_id)
+        return {place: list(origins.values()) for place, origins in found.items()}
 
     def order_kind(self, account_id: str) -> str | None:
         """The kind of connection that carries this account's orders; None: they go over HTTP."""

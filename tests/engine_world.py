@@ -39,7 +39,7 @@ from engine.wire.rate import Budgets
 from tests.fakes import FakeClock, settle
 from tests.ledger import samples
 
-OKX = msgspec.structs.replace(venues()["okx"], rest=lambda catalogue: FakeRest(catalogue))
+OKX = msgspec.structs.replace(venues()["okx"], rest=lambda catalogue, **_: FakeRest(catalogue))
 SWAP = msgspec.structs.replace(samples.SWAP, venue_ref="SWAP|BTC-USDT-SWAP|10458")
 KEYS = {field: Secret("x") for field in OKX.credential_fields}
 
@@ -48,7 +48,7 @@ class FakeRest:
     """Describes reads by name; what they answer is the test's matter (`FakeHttp.answers`)."""
 
     def __init__(self, catalogue: Any) -> None:
-        self._real = venues()["okx"].rest(catalogue)
+        self._real = venues()["okx"].rest(catalogue, ref="", options={})
 
     def identity(self) -> Read:
         return _read("identity")

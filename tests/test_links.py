@@ -12,7 +12,7 @@ import anyio
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from accounts.model import Connection, Credentials, Listener, Secret
+from accounts.model import Connection, Listener, Secret
 from engine.config import Pulse
 from engine.core.facts import EquityFact
 from engine.core.instruments import Instrument
@@ -22,14 +22,18 @@ from engine.core.venue import (
     Conversation,
     Dedupe,
     EndpointKind,
+    ErrorClass,
     Frame,
+    Handshake,
     Heard,
+    Login,
     Notice,
     RateRule,
     Reply,
     Said,
     Transport,
     Venue,
+    VenueError,
 )
 from engine.links import Beat, Link, Links, NotSent, Phase
 from engine.wire.rate import Budgets
@@ -42,7 +46,7 @@ pytestmark = pytest.mark.anyio
 # ---- a venue of a few words
 
 
-class Talk:
+class Talk(Conversation):
     """`login` is answered `ready`; `fact CHANNEL`, `reply ID`, and notices by their names."""
 
     def __init__(self, key: str, pings: bool) -> None:
@@ -82,8 +86,8 @@ class Nothing:
 
 
 def venue(*, pings: bool = True, opens: int = 1000) -> Venue:
-    def converse(*, credentials: Credentials | None, **_: Any) -> Conversation:
-        return Talk(credentials["key"].reveal() if credentials else "nobody", pings)
+    def converse(*, logins: Sequence[Login], **_: Any) -> Conversation:
+        return Talk(logins[0].credentials["key"].reveal() if logins else "nobody", pings)
 
     return Venue(
         name="toy",
@@ -108,7 +112,7 @@ def venue(*, pings: bool = True, opens: int = 1000) -> Venue:
         rates=(),
         opens=RateRule(name="opens", limit=opens, window_s=1.0, scope="address"),
         converse=converse,
-        rest=lambda _: pytest.fail("no HTTP here"),
+        rest=lambda *_, **__: pytest.fail("no HTTP here"),
         sign=lambda *_: pytest.fail("no HTTP here"),
         render_order_id=str,
         owns_order_id=lambda _: True,
@@ -231,19 +235,20 @@ class World:
             dial=dial or self.dial,
             budgets=Budgets(clock, percent=100.0),
             venues={"toy": toy},
-            credentials=self.credentials,
+            login=self.login,
             catalogue=lambda *_: Nothing(),
             hearer=self.told,
             pulse=Pulse(),
             rng=random.Random(1),
         )
 
-    def credentials(self, account_id: str) -> Credentials:
+    async def login(self, connection: Connection) -> Login:
+        account_id = connection.listener_id
         if account_id in self.sealed:
-            raise ValueError("sealed with another key")
-        return {"key": Secret(self.keys.get(account_id, f"{account_id}'s key"))}
+            raise VenueError(ErrorClass.AUTH, "credentials", "sealed with another key")
+        return Login(account_id, {"key": Secret(self.keys.get(account_id, f"{account_id}'s key"))})
 
-    async def dial(self, url: str, venue: str) -> Socket:
+    async def dial(self, url: str, venue: str, handshake: Handshake) -> Socket:
         self.dialled_s.append(self.clock.monotonic_s())
         if not self.reachable:
             raise NotOpened("nobody there")

@@ -190,8 +190,9 @@ class MarkFact(msgspec.Struct, frozen=True, kw_only=True, tag="mark", omit_defau
 
     instrument: str
     price: Decimal
-    basis: str  # mark, last, bid, ask, index
+    basis: str  # mark, last, bid, ask, index, close
     at_ms: int
+    market: str = ""  # the exchange that this price was made on, where that is not the venue itself (MOEX)
     account_ref: str = ""
 
     @property
@@ -203,3 +204,17 @@ AccountFact = OrderFact | FillFact | PositionFact | BalanceFact | EquityFact | C
 """Facts of one account: these go into the ledger."""
 
 Fact = AccountFact | MarkFact
+
+
+class Candle(msgspec.Struct, frozen=True, kw_only=True):
+    """Prices of one stretch of time. `volume` is in the instrument's venue unit; the last one may be unfinished."""
+
+    instrument: str
+    begins_at_ms: int
+    interval_s: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    finished: bool = True

@@ -1,7 +1,8 @@
 """Holds. What can be traded, in our spelling, with its units said out loud.
 
 Our spelling is the field's unified one: `BTC/USDT` (spot), `BTC/USDT:USDT` (perpetual settled in USDT),
-`BTC/USD:BTC` (inverse), `BTC/USDT:USDT-261225` (dated). A venue's spelling is a symbol and stays in its dialect.
+`BTC/USD:BTC` (inverse), `BTC/USDT:USDT-261225` (dated). Securities are spelt as spot, the paper against its money:
+`SBER/RUB`. A venue's spelling is a symbol and stays in its dialect.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     max_limit_quantity: Decimal | None = None
     max_market_quantity: Decimal | None = None
     price_tick: Decimal
+    market: str = ""  # the exchange it trades on, where that is not the venue itself: prices of others count here, too
     tradable: bool = True
     status: str = "live"  # the venue's own word
     venue_ref: str = ""  # written and read by the dialect only (OKX: instType|instId|instIdCode)

@@ -73,7 +73,9 @@ TRANSITIONS: dict[OrderState, dict[OrderEvent, OrderState]] = {
         _E.SEEN: _S.WORKING,
         _E.REFUSED: _S.REJECTED,
         _E.NEGATIVE_PROOF: _S.NOT_PLACED,
-        **_VENUE_ENDS,
+        _E.FINAL_FILL: _S.FILLED,
+        _E.FINAL_CANCEL: _S.CANCELLED,
+        _E.FINAL_REJECT: _S.REJECTED,  # one that expired was at work before: it is SEEN first
     },
     _S.WORKING: {_E.ACK: _S.WORKING, _E.SEEN: _S.WORKING, **_VENUE_ENDS},
 }
@@ -114,6 +116,8 @@ class OrderType(StrEnum):
     POST_ONLY = "post_only"
     IOC = "ioc"
     FOK = "fok"
+    STOP = "stop"  # a market order once the trigger price is reached
+    STOP_LIMIT = "stop_limit"
 
 
 _ORDER_NAMESPACE = UUID("6f1f6f0e-6b0f-5d0c-9f0a-756e69736f6e")
@@ -136,6 +140,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     order_type: OrderType
     quantity: Decimal
     price: Decimal | None = None
+    trigger_price: Decimal | None = None  # of the stop kinds: reached from below by a buy, from above by a sell
+    visible_quantity: Decimal | None = None  # of an iceberg
     reduce_only: bool = False
     margin_mode: str = "cross"  # cross, isolated, cash
     position_side: str = "net"

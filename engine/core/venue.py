@@ -13,8 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from accounts.model import Credentials, Listener
-from engine.core.facts import Fact
+from accounts.model import Credentials, Listener, Secret
+from engine.core.facts import Candle, Fact
 from engine.core.instruments import Instrument
 from engine.core.matching import Exchange
 from engine.core.orders import Command, OrderType, Outcome
@@ -42,6 +42,9 @@ class EndpointKind(msgspec.Struct, frozen=True, kw_only=True):
     optional: bool = False  # made only when asked for
     carries_orders: bool = False  # orders over the stream go out here
     carries_facts: bool = False  # an account's orders and fills arrive here: its loss opens a gap
+    grants: bool = False  # over HTTP: access tokens are issued here, nothing else is asked
+    pack: int = 1  # so many accounts may share one connection; facts then name theirs by `account_ref`
+    pack_logins: bool = False  # also accounts of different logins; otherwise only those of the same one
 
 
 class Priority(IntEnum):
@@ -57,7 +60,10 @@ class Priority(IntEnum):
 
 
 class RateRule(msgspec.Struct, frozen=True, kw_only=True):
-    """`limit` requests in any `window_s` seconds, counted per `scope`: "account", "account_instrument", "address"."""
+    """`limit` requests in any `window_s` seconds, counted per `scope`.
+
+    Scopes: "account", "account_instrument", "login" (all accounts with the same credentials), "address" (ours).
+    """
 
     name: str
     limit: int
@@ -74,6 +80,14 @@ class Dedupe(StrEnum):
     NONE = "none"
 
 
+class Amending(StrEnum):
+    """What an amendment does to an order's venue id."""
+
+    IN_PLACE = "in_place"  # it keeps it
+    REPLACES = "replaces"  # the order is cancelled and a new one, with an id of its own, takes its place
+    NONE = "none"  # there are no amendments
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine may ask of the venue. The engine asks this, never the venue's name."""
 
@@ -86,6 +100,38 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     fills_history_ms: int  # how far back fills can be read
     idle_limit_s: float  # the venue drops a connection that was silent for so long
     max_batch: int = 1
+    amending: Amending = Amending.IN_PLACE
+    iceberg: bool = False  # orders that show a part of their quantity
+    cash_history: bool = True  # movements of cash can be read; where not, cash is known from statements only
+    clock_resolution_ms: int = 0  # the venue tells its time in steps of so much
+
+    @property
+    def trades(self) -> bool:
+        """Accounts at this venue hold money and take orders; where not, it is a feed of prices."""
+        return bool(self.order_types)
+
+
+PRICES_ONLY = Capabilities(
+    order_types=frozenset(),
+    orders_over=Transport.HTTP,
+    dedupe=Dedupe.NONE,
+    lookup_by_client_id=False,
+    request_expiry_ms=None,
+    max_read_lag_ms=0,
+    fills_history_ms=0,
+    idle_limit_s=60.0,
+    amending=Amending.NONE,
+    cash_history=False,
+)
+"""Those of a feed."""
+
+
+class AccountRef(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person must tell of an account because its key alone does not: which of the login's accounts it is."""
+
+    title: str  # for prompts: "portfolio"
+    example: str
+    pattern: str  # a regular expression that the whole of it fits
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +169,7 @@ class ErrorClass(StrEnum):
 
     REFUSED = "refused"  # definite: not done, do not repeat unchanged
     RATE = "rate"  # not done: too fast
+    TOKEN = "token"  # noqa: S105  not done: the access token will not do; a new one may
     AUTH = "auth"  # not done: this key will not do; a person is needed
     CLOCK = "clock"  # not done: our time is off; set it and try once more
     UNKNOWN_OUTCOME = "unknown_outcome"  # may have been done
@@ -158,6 +205,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     instruments: tuple[Instrument, ...] = ()
     identity: Identity | None = None
     server_time_ms: int | None = None
+    candles: tuple[Candle, ...] = ()
     next: Read | None = None
 
 
@@ -166,6 +214,41 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
 
     request: Request
     read: Callable[[Response], Page]
+
+
+# ---- Who asks
+
+
+class Login(msgspec.Struct, frozen=True):
+    """One account on a connection: the venue's own name of it, and its credentials.
+
+    Where the venue issues access tokens, the current one is among the credentials as `access_token`.
+    """
+
+    ref: str
+    credentials: Credentials
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An access token, and when it ends; None: the venue does not say, it is renewed when it is refused."""
+
+    secret: Secret
+    expires_at_ms: int | None
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """How an access token is had for a login's credentials, at the endpoint that `grants`.
+
+    `read` raises VenueError: AUTH when the credentials will not do, RETRYABLE_READ when it may be tried again.
+    """
+
+    request: Callable[[Credentials, Mapping[str, str]], Request]  # credentials and options
+    read: Callable[[Response, int], Token]  # the answer, and when it was asked
+    renew_before_ms: int  # so long before its end a token is renewed
+
+
+ACCESS_TOKEN = "access_token"  # noqa: S105  a name, no value
+"""Under this name the current token stands among a login's credentials."""
 
 
 # ---- Conversations: one per connection, sans I/O
@@ -189,6 +272,7 @@ class Said(msgspec.Struct, frozen=True):
     notice: Notice
     detail: str = ""
     code: str = ""
+    ref: str = ""  # which of several accounts on the connection it is about; "" for all
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -199,7 +283,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct):
-    """What one frame held. Most frames hold only facts, so the other fields are empty tuples by default."""
+    """What one frame held. Most frames hold only facts, so the other fields are empty tuples by default.
+
+    Facts are either all prices or all about accounts.
+    """
 
     facts: Sequence[Fact] = ()
     channel: str = ""  # the channel the facts came on
@@ -209,8 +296,27 @@ class Heard(msgspec.Struct):
     instruments: Sequence[Instrument] = ()  # new or changed ones
 
 
+class Handshake(msgspec.Struct, frozen=True, kw_only=True):
+    """What the opening of a WebSocket says beside its URL."""
+
+    suffix: str = ""  # what is put behind the URL: a path, a query; exactly as it goes out
+    headers: tuple[tuple[str, str], ...] = ()
+    subprotocols: tuple[str, ...] = ()
+
+
 class Conversation(Protocol):
     """One connection's side of the talk, sans I/O. Times are wall milliseconds."""
+
+    def handshake(self, now_ms: int) -> Handshake:
+        return Handshake()
+
+    def refused(self, status: int, now_ms: int) -> Said | None:
+        """What it means that the WebSocket was refused with this HTTP status, when more than 'come back later'."""
+        return None
+
+    def renew(self, logins: Sequence[Login], now_ms: int) -> Sequence[Frame]:
+        """The access tokens are new: what to send on the open connection. Later messages use them."""
+        return ()
 
     def open(self, now_ms: int) -> Sequence[Frame]:
         """What to send once the socket is open."""
@@ -226,10 +332,15 @@ class Conversation(Protocol):
 
     def closed(self, code: int, reason: str) -> Said | None:
         """What a close frame means, when it means more than 'come back'."""
+        return None
 
 
 class Rest(Protocol):
-    """The venue over HTTP. Every method describes; nobody sends here. Times are wall milliseconds, inclusive."""
+    """The venue over HTTP, for one account. Every method describes; nobody sends here.
+
+    Times are wall milliseconds, inclusive. Reads of what is common to all accounts are asked without credentials
+    where the venue allows it (`signed=False`), else as whoever is at hand.
+    """
 
     def server_time(self) -> Read: ...
     def identity(self) -> Read: ...
@@ -258,6 +369,44 @@ class Rest(Protocol):
 
     def read_outcomes(self, commands: Sequence[Command], response: Response) -> tuple[Outcome, ...]: ...
 
+    def candles(self, instrument: str, interval_s: int, since_ms: int, now_ms: int) -> Sequence[Read]:
+        """Walks over the candles that begin at or after `since_ms`; none where the venue has no such history."""
+        return ()
+
+
+class FeedRest(Rest, Protocol):
+    """That of a feed: no accounts, no orders."""
+
+    def fills(self, since_ms: int, now_ms: int) -> Sequence[Read]:
+        return ()
+
+    def orders(self, since_ms: int, now_ms: int) -> Sequence[Read]:
+        return ()
+
+    def open_orders(self) -> Sequence[Read]:
+        return ()
+
+    def order(self, instrument: Instrument, client_order_id: str, venue_order_id: str) -> Read:
+        raise ValueError("a feed knows no orders")
+
+    def statement(self) -> Sequence[Read]:
+        return ()
+
+    def cash(self, since_ms: int, now_ms: int) -> Sequence[Read]:
+        return ()
+
+    def orders_request(self, commands: Sequence[Command]) -> Request:
+        raise ValueError("a feed takes no orders")
+
+    def read_outcomes(self, commands: Sequence[Command], response: Response) -> tuple[Outcome, ...]:
+        raise ValueError("a feed takes no orders")
+
+
+class MakeRest(Protocol):
+    """Makes the HTTP side for one account (`ref`: the venue's own name of it, "" for what is common to all)."""
+
+    def __call__(self, catalogue: Catalogue, *, ref: str, options: Mapping[str, str]) -> Rest: ...
+
 
 class Signer(Protocol):
     """Gives a request the headers of its environment, and its signature where `request.signed`.
@@ -276,14 +425,14 @@ class Catalogue(Protocol):
 
 
 class Converse(Protocol):
-    """Makes the conversation of a new connection."""
+    """Makes the conversation of a new connection: no login for a public one, several for a packed one."""
 
     def __call__(
         self,
         *,
         kind: str,
         channels: Sequence[str],
-        credentials: Credentials | None,
+        logins: Sequence[Login],
         environment: str,
         catalogue: Catalogue,
         options: Mapping[str, str],
@@ -302,10 +451,12 @@ class Venue(msgspec.Struct, frozen=True, kw_only=True):
     rates: tuple[RateRule, ...]
     opens: RateRule  # how many connections may be opened per address
     converse: Converse
-    rest: Callable[[Catalogue], Rest]
+    rest: MakeRest
     sign: Signer
     render_order_id: Callable[[int], str]  # a 128-bit identity in the venue's alphabet and length
     owns_order_id: Callable[[str], bool]  # could this client order id be one of ours?
+    grant: Grant | None = None  # where requests carry access tokens
+    account_ref: AccountRef | None = None  # None: the venue tells who a key belongs to
     options: Mapping[str, str] = {}  # settings for what the dossier leaves unconfirmed, with their defaults
     default_fee_rate: Decimal = Decimal(0)  # for estimates in previews, as a fraction of notional
 
@@ -348,7 +499,8 @@ class Sent(StrEnum):
 class Session(Protocol):
     """One accepted WebSocket at the venue."""
 
-    account: str  # its name once logged in, "" before
+    accounts: Sequence[str]  # whose it is once that is known: their names; empty before
+    subprotocol: str  # the one that was agreed on; "" for none
 
     def hear(self, frame: bytes, now_ms: int) -> None: ...
 
@@ -362,6 +514,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     frame: Frame = ""
     code: int = 0  # of a close
     reason: str = ""
+    account: str = ""  # whom it is about, where several share the connection
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -395,12 +548,19 @@ class Front(Protocol):
     exchange: Exchange
     quoted: Sequence[Quoted]
     paths: Mapping[str, str]  # name of a WebSocket URL in the simulator's JSON line -> its path
+    rests: Mapping[str, str]  # name of an HTTP URL there -> its path, "" for none
+
+    def describe(self) -> Mapping[str, object]:
+        """What else the JSON line holds: the accounts, logins and contracts that there are."""
 
     def accounts(self) -> Sequence[Mapping[str, str]]:
         """Of each account: name, and its credentials by the dialect's field names."""
 
-    def accept(self, path: str, peer: str, now_ms: int) -> Session | int:
-        """A WebSocket wants in; an int is the HTTP status of a refusal."""
+    def accept(self, call: Call, now_ms: int) -> Session | int:
+        """A WebSocket wants in; an int is the HTTP status of a refusal.
+
+        A subprotocol is agreed on where `session.subprotocol` names one.
+        """
 
     def call(self, call: Call, now_ms: int) -> Response | None:
         """Answer an HTTP request; None: no answer ever comes."""

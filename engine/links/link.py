@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn
 
 import anyio
@@ -12,10 +12,24 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
-from accounts.model import Connection, Credentials
-from engine.core.venue import Catalogue, Conversation, Frame, Notice, Priority, Said, Venue
+from accounts.model import Connection
+from engine.core.facts import Fact
+from engine.core.venue import (
+    Catalogue,
+    Conversation,
+    ErrorClass,
+    Frame,
+    Heard,
+    Login,
+    Notice,
+    Priority,
+    Said,
+    Venue,
+    VenueError,
+)
 from engine.links.hearer import Hearer, LinkView
 from engine.wire import rate
+from engine.wire.http import NoAnswer
 from engine.wire.stream import Closed, Dial, NotOpened, NotSent, Socket
 from scheduler import link as life
 from scheduler.clock import Clock
@@ -51,9 +65,10 @@ class _Ended(Exception):
 
 
 class _CredentialsRefused(Exception):
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: str, reason: str, *, final: bool = False) -> None:
+        """`final`: not even a new access token can help."""
         super().__init__(f"credentials refused: {code} {reason}")
-        self.code, self.reason = code, reason
+        self.code, self.reason, self.final = code, reason, final
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +79,8 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     budgets: rate.Budgets
     venues: Mapping[str, Venue]
     options: Mapping[str, Mapping[str, str]]
-    credentials: Callable[[str], Credentials]
+    login: Callable[[Connection], Awaitable[Login]]
+    token_refused: Callable[[Connection], None]
     catalogue: Callable[[str, str], Catalogue]
     hearer: Hearer
     pulse: life.Pulse
@@ -73,17 +89,18 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Link:
-    """One connection at run time."""
+    """One connection at run time: that of one row of the register, or of several that share it."""
 
     __slots__ = (
-        "_down_since_ms", "_house", "_latest", "_life", "_opening", "_scopes", "_session", "_tasks", "_up",
-        "connection", "frames", "last_error", "sent",
+        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_scopes", "_session", "_shared",
+        "_tasks", "_token_refused", "_up", "connection", "frames", "last_error", "rows", "sent",
     )  # fmt: skip
 
     def __init__(
-        self, house: House, tasks: TaskGroup, connection: Connection, down_since_ms: int | None = None
+        self, house: House, tasks: TaskGroup, rows: Sequence[Connection], down_since_ms: int | None = None
     ) -> None:
-        self.connection = connection
+        self.rows = tuple(rows)
+        self.connection = connection = self.rows[0]  # speaks for all of them
         self.frames = self.sent = 0
         self.last_error = ""
         self._house, self._tasks = house, tasks
@@ -92,6 +109,9 @@ class Link:
         self._opening: _Session | None = None  # the one that is to be used next
         self._latest = _Session()  # the one in use, or the last that was
         self._scopes: set[anyio.CancelScope] = set()
+        self._of_ref: dict[str, Connection] = {}  # by the venue's name of the account, where several share the socket
+        self._shared = house.venues[connection.venue].endpoint(connection.kind).pack > 1
+        self._token_refused = False  # a new token was asked for, and nothing has become ready since
         self._up = False  # on_live was called, and no on_down since
         self._down_since_ms = down_since_ms
 
@@ -118,6 +138,11 @@ class Link:
             raise NotSent(f"the connection is {self.phase.value}", written=False)
         session.socket.send(frame)
         self.sent += 1
+
+    def views(self) -> list[LinkView]:
+        """The same of each row that shares the socket."""
+        view = self.view()
+        return [msgspec.structs.replace(view, connection=row) for row in self.rows]
 
     def view(self) -> LinkView:
         session, life_now = self._latest, self._life
@@ -218,7 +243,8 @@ class Link:
             self._up = False
             self._down_since_ms = last_heard_ms
             log.info("down", connection=self.connection.connection_key, last_heard_ms=last_heard_ms, reason=why)
-            self._house.hearer.on_down(self.connection, last_heard_ms, why)
+            for row in self.rows:
+                self._house.hearer.on_down(row, last_heard_ms, why)
 
     def _ping(self) -> None:
         session = self._session
@@ -274,43 +300,80 @@ class Link:
         try:
             await self._open(session)
             await self._listen(session)
-        except (_Ended, NotOpened, NotSent) as error:
+        except NotOpened as error:
+            assert session.conversation is not None, "it said how to dial"
+            now_ms = self._house.clock.now_ms()
+            return self._turned_away(
+                session.conversation.refused(error.status, now_ms) if error.status else None, error
+            )
+        except (_Ended, NotSent) as error:
             return None, str(error)
         except _CredentialsRefused as error:
-            return error, str(error)
+            return self._with_new_token(error), str(error)
         except Closed as error:
             assert session.conversation is not None, "only what was open can be closed"
             session.socket = None  # nobody is left to say goodbye to
-            said = session.conversation.closed(error.code, error.reason)
-            if said is not None and said.notice is Notice.AUTH_REFUSED:
-                return _CredentialsRefused(said.code, said.detail), str(error)
-            if said is not None:
-                self._house.hearer.on_said(self.connection, said)
-            return None, str(error)
+            return self._turned_away(session.conversation.closed(error.code, error.reason), error)
         except Exception as error:
             # A mistake of ours while reading or keeping what was said: it is lost, so this counts as a loss.
             log.exception("link_failed", connection=self.connection.connection_key)
             return None, f"failed inside: {type(error).__name__}: {error}"
 
+    def _turned_away(self, said: Said | None, error: Exception) -> tuple[_CredentialsRefused | None, str]:
+        if said is not None and said.notice is Notice.AUTH_REFUSED:
+            return self._with_new_token(_CredentialsRefused(said.code, said.detail)), str(error)
+        if said is not None:
+            self._house.hearer.on_said(self.connection, said)
+        return None, str(error)
+
+    def _with_new_token(self, refused: _CredentialsRefused) -> _CredentialsRefused | None:
+        """Where there are access tokens it may have been the token only: one more try, with a new one."""
+        if self._house.venues[self.connection.venue].grant is None or self._token_refused or refused.final:
+            return refused
+        self._token_refused = True
+        for row in self.rows:
+            self._house.token_refused(row)
+        return None
+
+    async def _logins(self) -> list[Login]:
+        """Who shares this connection; an account whose credentials will not do halts alone."""
+        if not self.connection.requires_auth:
+            return []
+        logins, refusals = list[Login](), list[_CredentialsRefused]()
+        self._of_ref = {}
+        for row in self.rows:
+            try:
+                login = await self._house.login(row)
+            except VenueError as error:
+                if error.error_class is not ErrorClass.AUTH:
+                    raise _Ended(f"no access token: {error}") from error
+                refusals.append(_CredentialsRefused(error.code, error.message, final=True))
+                if len(self.rows) > 1:
+                    self._house.hearer.on_halted(row, error.code, error.message)
+            except NoAnswer as error:
+                raise _Ended(f"no access token: {error}") from error
+            else:
+                logins.append(login)
+                self._of_ref[login.ref] = row
+        if not logins:
+            raise refusals[0]
+        return logins
+
     async def _open(self, session: _Session) -> None:
         house, connection = self._house, self.connection
         venue = house.venues[connection.venue]
         await house.budgets.take([rate.scope(venue.opens, venue.name, connection.listener_id)], Priority.LIVENESS)
-        credentials = None
-        if connection.requires_auth:
-            try:
-                credentials = house.credentials(connection.listener_id)
-            except Exception as error:  # whatever the vault raises: without a key there is nothing to try
-                raise _CredentialsRefused("credentials", f"{type(error).__name__}: {error}") from error
+        logins = await self._logins()
         session.conversation = venue.converse(
             kind=connection.kind,
             channels=connection.channels,
-            credentials=credentials,
+            logins=logins,
             environment=connection.environment,
             catalogue=house.catalogue(connection.venue, connection.environment),
             options={**venue.options, **house.options.get(venue.name, {})},
         )
-        session.socket = await house.dial(connection.url, connection.venue)
+        now_ms = house.venue_now_ms(connection.venue, connection.environment)
+        session.socket = await house.dial(connection.url, connection.venue, session.conversation.handshake(now_ms))
         session.opened_ms = session.heard_ms = house.clock.now_ms()
         self._signal(Signal.OPENED)
         for frame in session.conversation.open(house.venue_now_ms(connection.venue, connection.environment)):
@@ -323,7 +386,7 @@ class Link:
         house, connection, facts_ms = self._house, self.connection, session.facts_ms
         recv, hear = session.socket.recv, session.conversation.hear
         now_ms, monotonic_s = house.clock.now_ms, house.clock.monotonic_s
-        hearer, on_heard = house.hearer, house.hearer.on_heard
+        hearer, on_heard = house.hearer, self._share_out if self._shared else house.hearer.on_heard
         while True:
             frame = await recv()
             at_ms = now_ms()
@@ -351,7 +414,34 @@ class Link:
                 for said in heard.said:
                     self._said(session, frame, said)
 
+    def _share_out(self, connection: Connection, heard: Heard, at_ms: int) -> None:
+        """To each row what is about its account; nobody's are prices and instruments, and accounts not under us."""
+        parts: dict[str, list[Fact]] = {}
+        for fact in heard.facts:
+            parts.setdefault(fact.account_ref, []).append(fact)
+        if "" in parts or heard.instruments:
+            common = Heard(facts=parts.pop("", ()), channel=heard.channel, instruments=heard.instruments)
+            self._house.hearer.on_heard(connection, common, at_ms)
+        for ref, facts in parts.items():
+            row = self._of_ref.get(ref)
+            if row is not None:
+                self._house.hearer.on_heard(row, Heard(facts=facts, channel=heard.channel), at_ms)
+
+    def renew(self, logins: Sequence[Login]) -> None:
+        """The access tokens of these are new: the socket in use goes on with them."""
+        session = self._session
+        if session is None or session.socket is None or session.conversation is None:
+            return
+        try:
+            for frame in session.conversation.renew(logins, self._house.clock.now_ms()):
+                session.socket.send(frame)
+        except NotSent as error:  # it is about to end; the next one opens with the new token
+            log.debug("not_renewed", connection=self.connection.connection_key, reason=str(error))
+
     def _said(self, session: _Session, frame: bytes, said: Said) -> None:
+        if said.ref and said.notice is Notice.AUTH_REFUSED and (row := self._of_ref.get(said.ref)) is not None:
+            self._house.hearer.on_halted(row, said.code, said.detail)  # the others on this connection go on
+            return
         match said.notice:
             case Notice.READY:
                 self._ready(session)
@@ -385,8 +475,10 @@ class Link:
             self._tasks.start_soon(self._retire, replaced.socket)
         was_down_since_ms, self._down_since_ms = self._down_since_ms, None
         self._up = True
+        self._token_refused = False
         log.info("live", connection=self.connection.connection_key, was_down_since_ms=was_down_since_ms)
-        self._house.hearer.on_live(self.connection, was_down_since_ms)
+        for row in self.rows:
+            self._house.hearer.on_live(row, was_down_since_ms)
 
     async def _retire(self, socket: Socket) -> None:
         await self._house.clock.sleep(_HANDOVER_S)
@@ -422,7 +514,8 @@ class Link:
         self._session = self._opening = None
         self._signal(Signal.REFUSED)
         log.error("halted", connection=self.connection.connection_key, code=refused.code, reason=refused.reason)
-        self._house.hearer.on_halted(self.connection, refused.code, refused.reason)
+        for row in self.rows:
+            self._house.hearer.on_halted(row, refused.code, refused.reason)
 
 
 def _abort(session: _Session | None) -> None:

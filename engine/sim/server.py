@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from engine.core.venue import Call, Outgoing, Sent, Session
 from engine.sim.faults import FaultPlan
@@ -97,8 +98,13 @@ class Running:
     # ---- WebSockets
 
     def admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        peer = connection.remote_address[0]
-        session = self.world.accept(request.path, peer, self.now_ms())
+        call = Call(
+            method="GET",
+            target=request.path,
+            headers={name.lower(): value for name, value in request.headers.raw_items()},
+            peer=connection.remote_address[0],
+        )
+        session = self.world.accept(call, self.now_ms())
         if isinstance(session, int):
             if session == DEAD_LINE:
                 connection.transport.abort()
@@ -106,6 +112,11 @@ class Running:
             return connection.respond(status, f"{status.phrase}\n")
         self._accepted[connection] = session
         return None
+
+    def subprotocol(self, connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        """As the front chose it: it has seen what was offered."""
+        chosen = self._accepted[connection].subprotocol
+        return Subprotocol(chosen) if chosen else None
 
     async def talk(self, connection: ServerConnection) -> None:
         session = self._accepted.pop(connection)
@@ -276,10 +287,10 @@ async def running(
     sockets = _listen_on(port_base)
     stream_url, rest_url, control_url = (f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
     served.description = {
-        "rest": f"http://{rest_url}",
+        **{name: f"http://{rest_url}{path}" for name, path in front.rests.items()},
         **{name: f"ws://{stream_url}{path}" for name, path in front.paths.items()},
         "control": f"http://{control_url}",
-        "accounts": [dict(account) for account in front.accounts()],
+        **front.describe(),
     }
     rest = _Web(served.rest, served.line_protocol())
     control = _Web(served.control_app(), H11Protocol)
@@ -288,6 +299,7 @@ async def running(
             served.talk,
             sock=sockets[0],
             process_request=served.admit,
+            select_subprotocol=served.subprotocol,
             compression=None,
             ping_interval=None,
             open_timeout=10,

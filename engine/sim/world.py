@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from engine.core.venue import Call, Front, Outgoing, Response, Sent, Session
+from engine.core.venue import Call, Fault, Front, Outgoing, Response, Sent, Session
 from engine.sim.faults import AT_ONCE, FaultPlan
 from engine.sim.market import Market
 
@@ -39,13 +39,13 @@ class World:
 
     # ---- What the carrier brings
 
-    def accept(self, path: str, peer: str, now_ms: int) -> Session | int:
+    def accept(self, call: Call, now_ms: int) -> Session | int:
         """A session, or the HTTP status of a refusal; DEAD_LINE when the line gives no answer."""
         if self._struck_by_all("cut", now_ms):
             return DEAD_LINE
         if self.faults.strikes("refuse_connect", "", now_ms):
             return 503
-        session = self.front.accept(path, peer, now_ms)
+        session = self.front.accept(call, now_ms)
         if not isinstance(session, int):
             self._sessions[session] = None
         return session
@@ -53,14 +53,17 @@ class World:
     def hear(self, session: Session, frame: bytes, now_ms: int) -> None:
         if session in self._frozen:
             return
-        known = bool(session.account)
+        known = set(session.accounts)
         session.hear(frame, now_ms)
-        if session.account and not known:
-            # Only a login tells whose line it is.
-            if self.faults.active("cut", session.account, now_ms):
+        for account in session.accounts:  # only a login tells whose line it is
+            if account in known:
+                continue
+            if self.faults.active("cut", account, now_ms):
                 self._cut(session)
-            elif half_open := self.faults.active("half_open", session.account, now_ms):
+                return
+            if half_open := self.faults.active("half_open", account, now_ms):
                 self._freeze(session, half_open.until_ms)
+                return
 
     def gone(self, session: Session) -> None:
         self._sessions.pop(session, None)
@@ -107,16 +110,16 @@ class World:
         session = outgoing.session
         if session not in self._sessions or session in self._frozen:
             return
-        account = session.account
-        if outgoing.sent is Sent.PUSH and self.faults.strikes("silence", account, now_ms):
+        whose = (outgoing.account,) if outgoing.account else tuple(session.accounts) or ("",)
+        if outgoing.sent is Sent.PUSH and self._strikes("silence", whose, now_ms):
             return
-        if outgoing.sent is Sent.PUSH and (garbage := self.faults.strikes("garbage", account, now_ms)):
+        if outgoing.sent is Sent.PUSH and (garbage := self._strikes("garbage", whose, now_ms)):
             self._ready.append(Outgoing(session, Sent.SAID, garbage.what or _GARBAGE))
         by_ms = 0
         if outgoing.sent is not Sent.CLOSE:
-            if delay := self.faults.strikes("delay", account, now_ms):
+            if delay := self._strikes("delay", whose, now_ms):
                 by_ms = delay.by_ms
-            if outgoing.sent is Sent.REPLY and (slow := self.faults.strikes("slow", account, now_ms)):
+            if outgoing.sent is Sent.REPLY and (slow := self._strikes("slow", whose, now_ms)):
                 by_ms = max(by_ms, slow.by_ms)
         due_ms = max(now_ms + by_ms, self._last_due_ms.get(session, 0))
         if due_ms <= now_ms:
@@ -125,6 +128,10 @@ class World:
             # Nothing overtakes on one connection.
             self._last_due_ms[session] = due_ms
             heappush(self._delayed, (due_ms, next(self._order), outgoing))
+
+    def _strikes(self, kind: str, whose: Sequence[str], now_ms: int) -> Fault | None:
+        """What is about several accounts goes wrong when it does for one of them."""
+        return next((fault for account in whose if (fault := self.faults.strikes(kind, account, now_ms))), None)
 
     # ---- Commands
 
@@ -151,7 +158,7 @@ class World:
             code=str(detail.get("code", "")),
             what=str(detail.get("what", "")),
         )
-        met = [s for s in self._sessions if accounts is None or s.account in accounts]
+        met = [s for s in self._sessions if accounts is None or set(s.accounts) & set(accounts)]
         if kind == "cut":
             for session in met:
                 self._cut(session)
@@ -169,12 +176,12 @@ class World:
         return planned is not None
 
     def _cut(self, session: Session) -> None:
-        self.faults.count("cut", session.account)
+        self.faults.count("cut", "".join(session.accounts[:1]))
         self._ready.append(Outgoing(session, Sent.ABORT))
         self.gone(session)
 
     def _freeze(self, session: Session, until_ms: int) -> None:
-        self.faults.count("half_open", session.account)
+        self.faults.count("half_open", "".join(session.accounts[:1]))
         self._frozen[session] = until_ms
         self._ready.append(Outgoing(session, Sent.FREEZE))
 

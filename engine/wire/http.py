@@ -13,8 +13,20 @@ import tenacity
 
 from accounts.model import Credentials
 from engine.core.instruments import Instrument
-from engine.core.venue import ErrorClass, Page, Priority, Read, Request, Response, Venue, VenueError
+from engine.core.venue import (
+    ACCESS_TOKEN,
+    ErrorClass,
+    Page,
+    Priority,
+    Read,
+    Request,
+    Response,
+    Token,
+    Venue,
+    VenueError,
+)
 from engine.wire import rate, tls
+from engine.wire.tokens import Issuer, Tokens
 from scheduler import backoff
 from scheduler.clock import Clock
 
@@ -47,7 +59,10 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     account_id: str = ""  # "": nobody's; public reads
     credentials: Credentials | None = None
+    login: str = ""  # the same for all accounts with the same credentials; tells nothing of them
     environment: str
+    grant_url: str = ""  # where access tokens are issued, at a venue that has them
+    options: Mapping[str, str] = {}
 
 
 class NoAnswer(Exception):
@@ -94,6 +109,7 @@ class Http:
         self._ca_bundles, self._transport = dict(ca_bundles or {}), transport
         self._clients: dict[str, httpx.AsyncClient] = {}
         self._times: dict[tuple[str, str], _VenueTime] = {}
+        self.tokens = Tokens(clock)
 
     async def __aenter__(self) -> Http:
         return self
@@ -112,17 +128,22 @@ class Http:
         """
         if priority is not None:
             await self._budgets.take(self._ask(origin, request), priority, request.units)
-        return await self._attempt(origin, request)
+        try:
+            token = await self.token(origin) if request.signed else None
+        except VenueError as error:
+            raise NoAnswer(f"no access token: {error}", written=False) from error
+        return await self._attempt(origin, request, token)
 
     async def read(self, origin: Origin, read: Read, *, priority: Priority) -> Page:
         """One page. Repeated by policy while that can help; then raises the last VenueError or NoAnswer."""
-        clock_errors = 0
+        clock_errors = token_errors = 0
 
         async def attempt() -> Page:
-            nonlocal clock_errors
+            nonlocal clock_errors, token_errors
             ask = self._ask(origin, read.request)
             await self._budgets.take(ask, priority)
-            response = await self._attempt(origin, read.request)
+            token = await self.token(origin) if read.request.signed else None
+            response = await self._attempt(origin, read.request, token)
             try:
                 return _page(read, response)
             except VenueError as error:
@@ -132,11 +153,16 @@ class Http:
                     clock_errors += 1
                     if clock_errors == 1:
                         await self.compare_clocks(origin)
+                elif error.error_class is ErrorClass.TOKEN:
+                    token_errors += 1
+                    self.tokens.refused(origin.login, token)
                 raise
 
         def again(error: BaseException) -> bool:
             if isinstance(error, VenueError):
-                once_more = error.error_class is ErrorClass.CLOCK and clock_errors == 1
+                once_more = (error.error_class is ErrorClass.CLOCK and clock_errors == 1) or (
+                    error.error_class is ErrorClass.TOKEN and token_errors == 1
+                )
                 return once_more or error.error_class in _REPEATED
             return isinstance(error, NoAnswer)
 
@@ -161,14 +187,35 @@ class Http:
             read = page.next
         raise VenueError(ErrorClass.REFUSED, "endless", f"{read.request.path} does not come to an end")
 
+    # ---- access tokens
+
+    async def token(self, origin: Origin) -> Token | None:
+        """The login's current access token; None where the venue has none. Raises VenueError or NoAnswer."""
+        issuer = self.issuer(origin)
+        return None if issuer is None else await self.tokens.current(issuer)
+
+    def issuer(self, origin: Origin) -> Issuer | None:
+        grant = origin.venue.grant
+        if grant is None or origin.credentials is None:
+            return None
+        request = grant.request(origin.credentials, origin.options)
+        asked = msgspec.structs.replace(origin, base_url=origin.grant_url)
+
+        async def ask() -> Response:
+            await self._budgets.take(self._ask(asked, request), Priority.LIVENESS)
+            return await self._attempt(asked, request, None)
+
+        return Issuer(login=origin.login, ask=ask, read=grant.read, renew_before_ms=grant.renew_before_ms)
+
     # ---- the venue's clock
 
     async def compare_clocks(self, origin: Origin) -> None:
         """Ask the venue for its time; signatures use it from then on. Raises VenueError or NoAnswer."""
-        read = origin.venue.rest(_NoInstruments()).server_time()
+        read = origin.venue.rest(_NoInstruments(), ref="", options=origin.options).server_time()
         await self._budgets.take(self._ask(origin, read.request), Priority.LIVENESS)
+        token = await self.token(origin) if read.request.signed else None
         asked_s = self._clock.monotonic_s()
-        page = _page(read, await self._attempt(origin, read.request))
+        page = _page(read, await self._attempt(origin, read.request, token))
         answered_s = self._clock.monotonic_s()
         assert page.server_time_ms is not None, "a read of the time tells the time"
         self._times[origin.venue.name, origin.environment] = _VenueTime(
@@ -190,20 +237,26 @@ class Http:
         return round(self._clock.monotonic_s() * 1000 + time.ahead_of_monotonic_ms)
 
     def clock_within(self, origin: Origin, tolerance_ms: float) -> bool:
-        """Is our wall clock known to be that close to the venue's? False also when nobody compared them lately."""
+        """Is our wall clock known to be that close to the venue's, as far as it tells its time at all?
+
+        False also when nobody compared them lately.
+        """
         time = self._times.get((origin.venue.name, origin.environment))
         if time is None or self._clock.monotonic_s() - time.compared_s > _COMPARED_FOR_S:
             return False
         apart_ms = abs(self.venue_now_ms(origin.venue.name, origin.environment) - self._clock.now_ms())
-        return apart_ms + time.uncertain_ms <= tolerance_ms
+        return apart_ms + time.uncertain_ms <= tolerance_ms + origin.venue.capabilities.clock_resolution_ms
 
     # ---- one attempt
 
-    async def _attempt(self, origin: Origin, request: Request) -> Response:
-        assert origin.credentials is not None or not request.signed, "a signed request is somebody's"
+    async def _attempt(self, origin: Origin, request: Request, token: Token | None) -> Response:
+        credentials = origin.credentials
+        assert credentials is not None or not request.signed, "a signed request is somebody's"
+        if token is not None and credentials is not None:
+            credentials = credentials | {ACCESS_TOKEN: token.secret}
         now_ms = self.venue_now_ms(origin.venue.name, origin.environment)
         # Public requests too: they may have to say which environment they mean.
-        request = origin.venue.sign(request, origin.credentials, origin.environment, now_ms)
+        request = origin.venue.sign(request, credentials, origin.environment, now_ms)
         try:
             client = self._client(origin)
             with anyio.fail_after(2 * self._timeout_s):  # the client's limits are for each step, not for all
@@ -239,7 +292,8 @@ class Http:
     def _ask(self, origin: Origin, request: Request) -> rate.Ask:
         rules = {rule.name: rule for rule in origin.venue.rates}
         return [
-            rate.scope(rules[name], origin.venue.name, origin.account_id, request.rule_key) for name in request.rules
+            rate.scope(rules[name], origin.venue.name, origin.account_id, request.rule_key, origin.login)
+            for name in request.rules
         ]
 
     def _wait_s(self, state: tenacity.RetryCallState) -> float:

@@ -23,13 +23,16 @@ Ask = Sequence[tuple[str, RateRule]]
 _MARGIN_S = 0.001  # two requests a window apart do not meet in one, whichever way its ends are counted
 
 
-def scope(rule: RateRule, venue: str, account_id: str, rule_key: str = "") -> tuple[str, RateRule]:
-    """Whom a rule counts: every account by itself, with one instrument (`rule_key`), or our address at this venue."""
+def scope(rule: RateRule, venue: str, account_id: str, rule_key: str = "", login: str = "") -> tuple[str, RateRule]:
+    """Whom a rule counts: every account by itself, with one instrument (`rule_key`), all accounts of one login, or
+    our address at this venue."""
     match rule.scope:
         case "account":
             return account_id, rule
         case "account_instrument":
             return f"{account_id}|{rule_key}", rule
+        case "login":
+            return f"login {login or account_id}", rule
         case "address":
             return f"@{venue}", rule
         case unknown:

@@ -10,8 +10,9 @@ from websockets import exceptions as broken
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import broadcast
 from websockets.protocol import State
+from websockets.typing import Subprotocol
 
-from engine.core.venue import Frame
+from engine.core.venue import Frame, Handshake
 from engine.wire import tls
 
 _MIB = 1 << 20
@@ -25,7 +26,11 @@ _quiet.propagate = False
 
 
 class NotOpened(Exception):
-    """The socket could not be opened. Nothing was sent over it."""
+    """The socket could not be opened. Nothing was sent over it. `status`: that of an HTTP answer, 0 for none."""
+
+    def __init__(self, reason: str, *, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Closed(Exception):
@@ -43,6 +48,9 @@ class NotSent(Exception):
     def __init__(self, reason: str, *, written: bool) -> None:
         super().__init__(reason)
         self.written = written
+
+
+PLAIN = Handshake()
 
 
 class Socket(Protocol):
@@ -67,7 +75,7 @@ class Socket(Protocol):
 class Dial(Protocol):
     """Opens sockets."""
 
-    async def __call__(self, url: str, venue: str) -> Socket:
+    async def __call__(self, url: str, venue: str, handshake: Handshake = PLAIN) -> Socket:
         """Within the limit of whoever made this; raises NotOpened."""
 
 
@@ -75,11 +83,13 @@ def dialler(*, open_timeout_s: float, ca_bundles: Mapping[str, str] | None = Non
     """Real sockets. `ca_bundles` names the certificates to trust by venue, where not the system's."""
     trusted = dict(ca_bundles or {})
 
-    async def dial(url: str, venue: str) -> Socket:
+    async def dial(url: str, venue: str, handshake: Handshake = PLAIN) -> Socket:
         try:
             return _WebSocket(
                 await _Connect(
-                    url,
+                    url + handshake.suffix,
+                    additional_headers=handshake.headers,
+                    subprotocols=[Subprotocol(name) for name in handshake.subprotocols] or None,
                     ssl=tls.context(url, trusted.get(venue, "")),
                     compression=None,
                     proxy=None,
@@ -93,6 +103,9 @@ def dialler(*, open_timeout_s: float, ca_bundles: Mapping[str, str] | None = Non
                     logger=_quiet,
                 )
             )
+        except broken.InvalidStatus as error:
+            status = error.response.status_code
+            raise NotOpened(f"the venue answered the opening with HTTP {status}", status=status) from error
         except (OSError, TimeoutError, broken.WebSocketException, tls.InsecureEndpoint) as error:
             raise NotOpened(f"{type(error).__name__}: {error}") from error
 

@@ -12,7 +12,7 @@ from engine.sim.faults import FaultPlan
 from engine.sim.market import Market
 from engine.sim.world import DEAD_LINE, World
 from engine.venues.okx.front import front
-from tests.venues.okx_talk import ORDERS, PRIVATE, SWAP, order, signature
+from tests.venues.okx_talk import ORDERS, PRIVATE, SWAP, order, signature, wants
 
 START_MS = 1_767_225_600_000
 TIME = Call(method="GET", target="/api/v5/public/time")
@@ -43,7 +43,7 @@ class Box:
         self.carry()
 
     def connect(self, account: str = "demo-01") -> Session:
-        session = self.world.accept(PRIVATE, "127.0.0.1", self.now_ms)
+        session = self.world.accept(wants(PRIVATE, "127.0.0.1"), self.now_ms)
         assert not isinstance(session, int)
         key, stamp = self.keys[account], str(self.now_ms // 1000)
         arg = {"apiKey": key["api_key"], "passphrase": key["passphrase"], "timestamp": stamp}
@@ -91,7 +91,7 @@ def test_a_cut_breaks_the_accounts_connections_and_keeps_new_ones_and_calls_out(
 
 def test_a_cut_of_everybody_gives_no_answer_at_all(box: Box) -> None:
     box.world.trouble("cut", None, {"seconds": 1}, box.now_ms)
-    assert box.world.accept(PRIVATE, "127.0.0.1", box.now_ms) == DEAD_LINE
+    assert box.world.accept(wants(PRIVATE, "127.0.0.1"), box.now_ms) == DEAD_LINE
     assert box.world.call(TIME, box.now_ms)[0] is None
 
 
@@ -164,8 +164,8 @@ def test_slow_answers_are_done_at_once_and_told_later(box: Box) -> None:
 
 def test_connections_can_be_refused(box: Box) -> None:
     box.world.trouble("refuse", None, {"what": "connect", "seconds": 1}, box.now_ms)
-    assert box.world.accept(PRIVATE, "127.0.0.1", box.now_ms) == 503
-    assert box.world.accept(PRIVATE, "127.0.0.1", box.now_ms + 1000) != 503
+    assert box.world.accept(wants(PRIVATE, "127.0.0.1"), box.now_ms) == 503
+    assert box.world.accept(wants(PRIVATE, "127.0.0.1"), box.now_ms + 1000) != 503
 
 
 @pytest.mark.parametrize(("kind", "accounts"), [("earthquake", None), ("cut", ["nobody"])])

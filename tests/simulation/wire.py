@@ -11,9 +11,9 @@ from collections.abc import Callable
 import anyio
 import httpx
 
-from engine.core.venue import Call, Frame, Response, Sent, Session
+from engine.core.venue import Call, Frame, Handshake, Response, Sent, Session
 from engine.sim.world import DEAD_LINE, World
-from engine.wire.stream import Closed, NotOpened, NotSent
+from engine.wire.stream import PLAIN, Closed, NotOpened, NotSent
 from tests.simulation.life import Life
 from tests.simulation.loop import VirtualClock, VirtualLoop
 from tests.simulation.trace import Trace
@@ -59,7 +59,7 @@ class Network:
                 case Sent.ABORT:
                     line.come(Closed(1006, ""))
                 case Sent.CLOSE:
-                    account = outgoing.session.account
+                    account = "".join(outgoing.session.accounts[:1])
                     if outgoing.code == 4004 and self.true_ms() > self.late_until_ms.get(account, 0):
                         self.idle_closes.append(f"{self.true_ms()} {line.name}")
                     line.come(Closed(outgoing.code, outgoing.reason))
@@ -87,17 +87,21 @@ class Dialler:
     def __init__(self, network: Network, life: Life) -> None:
         self._network, self._life = network, life
 
-    async def __call__(self, url: str, venue: str) -> Line:
+    async def __call__(self, url: str, venue: str, handshake: Handshake = PLAIN) -> Line:
         network = self._network
-        path = "/" + url.split("://", 1)[1].partition("/")[2]
+        path = "/" + (url + handshake.suffix).split("://", 1)[1].partition("/")[2]
         await anyio.sleep(network.delay_s())
-        session = network.world.accept(path, "127.0.0.1", network.true_ms())
+        headers = {name.lower(): value for name, value in handshake.headers}
+        if handshake.subprotocols:
+            headers["sec-websocket-protocol"] = ", ".join(handshake.subprotocols)
+        call = Call(method="GET", target=path, headers=headers)
+        session = network.world.accept(call, network.true_ms())
         network.trace.note("dial", f"{path} {session if isinstance(session, int) else 'open'}")
         if isinstance(session, int):
             if session == 429:
                 network.exceeded.append(f"{network.true_ms()} connection refused: too many a second")
             await anyio.sleep(network.delay_s())
-            raise NotOpened("refused" if session == DEAD_LINE else f"HTTP {session}")
+            raise NotOpened("refused" if session == DEAD_LINE else f"HTTP {session}", status=session)
         line = Line(network, self._life, session)
         network.lines[session] = line
         try:
@@ -125,7 +129,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        return f"{self._session.account or 'public'} since {self.opened_ms}"
+        return f"{', '.join(self._session.accounts) or 'public'} since {self.opened_ms}"
 
     @property
     def session(self) -> Session:

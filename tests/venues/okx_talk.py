@@ -29,6 +29,11 @@ def signature(secret: str, text: str) -> str:
     return base64.b64encode(hmac.new(secret.encode(), text.encode(), hashlib.sha256).digest()).decode()
 
 
+def wants(path: str, peer: str) -> Call:
+    """A WebSocket handshake."""
+    return Call(method="GET", target=path, peer=peer)
+
+
 class Floor:
     """A front, a clock, and a house that quotes what it is told to."""
 
@@ -55,7 +60,7 @@ class Floor:
 
     def connect(self, path: str = PRIVATE, peer: str = "") -> Talk:
         self.peer += 1
-        session = self.front.accept(path, peer or f"10.0.0.{self.peer}", self.now_ms)
+        session = self.front.accept(wants(path, peer or f"10.0.0.{self.peer}"), self.now_ms)
         assert isinstance(session, OkxSession), f"refused with {session}"
         talk = Talk(self, session)
         self.talks.append(talk)

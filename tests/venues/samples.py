@@ -20,7 +20,7 @@ import engine.venues
 from accounts.model import Secret
 from engine.core.instruments import Instrument
 from engine.core.orders import Amend, Cancel, Command, Place
-from engine.core.venue import Conversation, Read, Venue
+from engine.core.venue import ACCESS_TOKEN, Conversation, Login, Read, Rest, Venue
 from engine.venues import venues
 
 NOW_MS = 1_767_225_600_000
@@ -59,11 +59,20 @@ def converse(venue: Venue, kind: str, channels: list[str] | None = None, **optio
     return venue.converse(
         kind=kind,
         channels=venue.endpoint(kind).channels if channels is None else channels,
-        credentials={field: Secret("x") for field in venue.credential_fields},
+        logins=[Login(ref_of(venue), {field: Secret("x") for field in (*venue.credential_fields, ACCESS_TOKEN)})],
         environment="demo",
         catalogue=NoInstruments(),
         options={**venue.options, **options},
     )
+
+
+def ref_of(venue: Venue) -> str:
+    """The account that samples are about."""
+    return venue.account_ref.example if venue.account_ref is not None else ""
+
+
+def rest_of(venue: Venue, **options: str) -> Rest:
+    return venue.rest(NoInstruments(), ref=ref_of(venue), options={**venue.options, **options})
 
 
 def command(written: dict[str, Any]) -> Command:
@@ -75,5 +84,5 @@ def read_of(venue: Venue, sample: Sample) -> Read:
     args = dict(sample["args"])
     if "instrument" in args:
         args["instrument"] = msgspec.convert(args["instrument"], Instrument, strict=False)
-    found = getattr(venue.rest(NoInstruments()), sample["call"])(**args)
+    found = getattr(rest_of(venue, **sample.get("options", {})), sample["call"])(**args)
     return found if sample["nth"] is None else found[sample["nth"]]

@@ -22,12 +22,12 @@ from engine.core.venue import Heard, Identity, Notice, Read, Response, Transport
 from engine.venues import venues
 from tests.venues.samples import (
     NOW_MS,
-    NoInstruments,
     Sample,
     all_samples,
     command,
     converse,
     read_of,
+    rest_of,
     samples_of,
     wire,
 )
@@ -86,7 +86,7 @@ def test_rate_rules_have_names_of_their_own_and_a_known_scope(venue: Venue) -> N
 
 
 def _reads(venue: Venue) -> list[Read]:
-    rest = venue.rest(NoInstruments())
+    rest = rest_of(venue)
     long_ago_ms = NOW_MS - 40 * 86_400_000
     walks = (rest.fills, rest.orders, rest.cash)
     told: list[Sequence[Read]] = [

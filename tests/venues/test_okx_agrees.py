@@ -29,7 +29,7 @@ class Reader:
     """One account's reads, signed and answered; something may happen between two pages."""
 
     def __init__(self, floor: Floor) -> None:
-        self.floor, self.rest, self.requests = floor, OKX.rest(Nothing()), 0
+        self.floor, self.rest, self.requests = floor, OKX.rest(Nothing(), ref="", options={}), 0
         self.credentials = {name: Secret(floor.keys["demo-01"][name]) for name in OKX.credential_fields}
 
     def page(self, read: Read) -> Page:

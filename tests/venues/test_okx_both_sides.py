@@ -12,7 +12,7 @@ from accounts.model import Secret
 from engine.core.facts import BalanceFact, EquityFact, Fact, FillFact, OrderFact, OrderStatus, PositionFact, Side
 from engine.core.instruments import Instrument
 from engine.core.orders import Accepted, Amend, Cancel, Command, OrderType, Outcome, Place, Refused, order_uuid
-from engine.core.venue import Call, ErrorClass, Notice, Page, Read, Request, Response, Said, VenueError
+from engine.core.venue import Call, ErrorClass, Login, Notice, Page, Read, Request, Response, Said, VenueError
 from engine.venues import venues
 from tests.venues.okx_talk import PRIVATE, PUBLIC, SPOT, SWAP, Floor
 
@@ -31,7 +31,7 @@ class Desk:
     def __init__(self, floor: Floor, account: str = "demo-01") -> None:
         self.floor, self.catalogue = floor, Catalogue()
         self.credentials = {field: Secret(floor.keys[account][field]) for field in OKX.credential_fields}
-        self.rest = OKX.rest(self.catalogue)
+        self.rest = OKX.rest(self.catalogue, ref="", options={})
         self.facts, self.said, self.outcomes = list[Fact](), list[Said](), list[Outcome]()
         self._asked = 0
         for read in self.rest.instruments():
@@ -41,7 +41,7 @@ class Desk:
         self.conversation = OKX.converse(
             kind=kind,
             channels=channels or OKX.endpoint(kind).channels,
-            credentials=self.credentials,
+            logins=[Login("", self.credentials)],
             environment="demo",
             catalogue=self.catalogue,
             options=OKX.options,

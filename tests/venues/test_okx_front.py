@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from tests.venues.okx_talk import ACCOUNT, BOTH, BUSINESS, ORDERS, POSITIONS, PRIVATE, PUBLIC, SPOT, SWAP, Floor, order
+from tests.venues.okx_talk import (
+    ACCOUNT,
+    BOTH,
+    BUSINESS,
+    ORDERS,
+    POSITIONS,
+    PRIVATE,
+    PUBLIC,
+    SPOT,
+    SWAP,
+    Floor,
+    order,
+    wants,
+)
 
 
 @pytest.fixture
@@ -23,7 +36,7 @@ def test_a_login_with_the_time_in_seconds_as_text_or_number_is_let_in(floor: Flo
     talk.login(timestamp=kind(floor.now_ms // 1000))
     (reply,) = talk.heard()
     assert (reply["event"], reply["code"]) == ("login", "0")
-    assert talk.session.account == "demo-01"
+    assert talk.session.accounts == ("demo-01",)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +64,7 @@ def test_a_second_login_is_an_error_and_the_first_one_stays(floor: Floor) -> Non
     talk = floor.member()
     talk.login("demo-02")
     assert [f["code"] for f in talk.heard()] == ["60031"]
-    assert talk.session.account == "demo-01"
+    assert talk.session.accounts == ("demo-01",)
     assert talk.closed is None
 
 
@@ -117,16 +130,16 @@ def test_a_notice_goes_before_the_end_by_a_minute(floor: Floor) -> None:
 
 
 def test_more_than_three_connections_a_second_from_one_address_are_refused(floor: Floor) -> None:
-    accepted = [floor.front.accept(PRIVATE, "10.1.1.1", floor.now_ms) for _ in range(4)]
+    accepted = [floor.front.accept(wants(PRIVATE, "10.1.1.1"), floor.now_ms) for _ in range(4)]
     assert [isinstance(a, int) for a in accepted] == [False, False, False, True]
     assert accepted[3] == 429
-    assert not isinstance(floor.front.accept(PRIVATE, "10.1.1.2", floor.now_ms), int)
-    assert not isinstance(floor.front.accept(PRIVATE, "10.1.1.1", floor.now_ms + 1000), int)
+    assert not isinstance(floor.front.accept(wants(PRIVATE, "10.1.1.2"), floor.now_ms), int)
+    assert not isinstance(floor.front.accept(wants(PRIVATE, "10.1.1.1"), floor.now_ms + 1000), int)
 
 
 def test_without_limits_any_number_may_connect() -> None:
     floor = Floor(limits=False)
-    assert not any(isinstance(floor.front.accept(PRIVATE, "x", floor.now_ms), int) for _ in range(50))
+    assert not any(isinstance(floor.front.accept(wants(PRIVATE, "x"), floor.now_ms), int) for _ in range(50))
 
 
 def test_more_than_480_requests_an_hour_are_turned_down(floor: Floor) -> None:
@@ -205,7 +218,7 @@ def test_the_query_string_of_the_address_is_ignored(floor: Floor) -> None:
     talk = floor.connect(PRIVATE + "?brokerId=9999")
     talk.login()
     assert talk.heard()[0]["event"] == "login"
-    assert floor.front.accept("/ws/v6/private", "x", floor.now_ms) == 404
+    assert floor.front.accept(wants("/ws/v6/private", "x"), floor.now_ms) == 404
 
 
 def test_after_unsubscribing_nothing_comes(floor: Floor) -> None:

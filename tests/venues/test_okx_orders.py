@@ -18,7 +18,7 @@ from engine.venues.okx.errors import MEANINGS
 from tests.venues.samples import NOW_MS, NoInstruments, converse, wire
 
 OKX = venues()["okx"]
-REST = OKX.rest(NoInstruments())
+REST = OKX.rest(NoInstruments(), ref="", options={})
 
 SWAP = Instrument(
     name="ETH/USDT:USDT",

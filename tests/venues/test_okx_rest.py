@@ -17,7 +17,7 @@ from engine.venues import venues
 from engine.venues.okx.errors import _TABLE, CANCEL_SOURCES, CLOSE_CODES, MEANINGS, of_read
 from tests.venues.samples import NOW_MS, NoInstruments, samples_of, wire
 
-REST = venues()["okx"].rest(NoInstruments())
+REST = venues()["okx"].rest(NoInstruments(), ref="", options={})
 DAY_MS = 86_400_000
 _SAMPLES = {s["name"]: s for s in samples_of("okx") if s["kind"] == "rest"}
 FILL = _SAMPLES["fills: streamed and fetched are the same fill"]["frame"]["data"][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 import httpx
@@ -54,7 +54,7 @@ def sign(request: Request, credentials: Credentials, environment: str, now_ms: i
     return msgspec.structs.replace(request, headers=(*request.headers, ("X-Sign", signature)))
 
 
-def rest(catalogue: Catalogue) -> Rest:
+def rest(catalogue: Catalogue, *, ref: str, options: Mapping[str, str]) -> Rest:
     return VenueTime()  # type: ignore[return-value]
 
 
@@ -241,6 +241,7 @@ async def test_a_read_is_repeated_while_that_can_help(clock: FakeClock, first: A
         (ErrorClass.RATE, 4),
         (ErrorClass.UNKNOWN_OUTCOME, 4),
         (ErrorClass.AUTH, 1),
+        (ErrorClass.TOKEN, 2),
         (ErrorClass.REFUSED, 1),
         (ErrorClass.NOT_FOUND, 1),
         (ErrorClass.TARGET_GONE, 1),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from accounts.model import Credentials, Listener
+from accounts.model import Listener
 from engine.core.orders import OrderType
 from engine.core.venue import (
     Capabilities,
@@ -19,6 +19,7 @@ from engine.core.venue import (
     Conversation,
     Dedupe,
     EndpointKind,
+    Login,
     Places,
     RateRule,
     Transport,
@@ -43,12 +44,12 @@ def _converse(
     *,
     kind: str,
     channels: Sequence[str],
-    credentials: Credentials | None,
+    logins: Sequence[Login],
     environment: str,
     catalogue: Catalogue,
     options: Mapping[str, str],
 ) -> Conversation:
-    return Session(kind=kind, channels=channels, credentials=credentials, options=options)
+    return Session(kind=kind, channels=channels, credentials=logins[0].credentials if logins else None, options=options)
 
 
 def _per_account(name: str, limit: int, window_s: float) -> RateRule:
@@ -104,7 +105,8 @@ VENUE = Venue(
     ),
     credential_fields=FIELDS,
     capabilities=Capabilities(
-        order_types=frozenset(OrderType),
+        # Stop orders are algo orders here, with ids and a channel of their own; they are not placed yet.
+        order_types=frozenset(OrderType) - {OrderType.STOP, OrderType.STOP_LIMIT},
         orders_over=Transport.STREAM,
         dedupe=Dedupe.OPEN_ONLY,
         lookup_by_client_id=True,
@@ -143,7 +145,7 @@ VENUE = Venue(
     ),
     opens=_per_address("opens", 3, 1),
     converse=_converse,
-    rest=OkxRest,
+    rest=lambda catalogue, *, ref, options: OkxRest(catalogue),
     sign=sign,
     render_order_id=lambda identity: f"{identity:032x}",
     owns_order_id=lambda text: _OURS.fullmatch(text) is not None,

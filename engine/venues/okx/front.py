@@ -47,7 +47,8 @@ class OkxSession:
 
     def __init__(self, front: OkxFront, path: str, peer: str, conn_id: str, now_ms: int) -> None:
         self.path, self.peer, self.conn_id = path, peer, conn_id
-        self.account = ""
+        self.accounts: Sequence[str] = ()
+        self.subprotocol = ""
         self.customer: Customer | None = None
         self.subscriptions: dict[tuple[str, ...], Subscription] = {}
         self.opened_ms = self.sent_ms = now_ms
@@ -63,13 +64,14 @@ class OkxSession:
         self._front.forget(self)
 
     def __repr__(self) -> str:
-        return f"OkxSession({self.path}, {self.account or 'not logged in'}, {self.conn_id})"
+        return f"OkxSession({self.path}, {''.join(self.accounts) or 'not logged in'}, {self.conn_id})"
 
 
 class OkxFront:
     """The venue's server."""
 
     paths: Mapping[str, str] = {"ws_public": PUBLIC, "ws_private": PRIVATE, "ws_business": BUSINESS}
+    rests: Mapping[str, str] = {"rest": ""}
 
     def __init__(self, customers: Sequence[Customer], seed: int, faults: Faults, rules: Rules) -> None:
         self.rules, self.faults = rules, faults
@@ -97,21 +99,25 @@ class OkxFront:
 
     # ---- The contract of a front
 
+    def describe(self) -> Mapping[str, object]:
+        return {"accounts": self.accounts()}
+
     def accounts(self) -> Sequence[Mapping[str, str]]:
         return [
             {"name": c.name, "api_key": c.api_key, "secret": c.secret, "passphrase": c.passphrase}
             for c in self.trading.customers.values()
         ]
 
-    def accept(self, path: str, peer: str, now_ms: int) -> OkxSession | int:
-        if path.partition("?")[0] not in self.paths.values():
+    def accept(self, call: Call, now_ms: int) -> OkxSession | int:
+        path, peer = call.target.partition("?")[0], call.peer
+        if path not in self.paths.values():
             return 404
         if self.rules.limits:
             recent = self._connects.setdefault(peer, deque(maxlen=self.rules.connects_per_s))
             if len(recent) == self.rules.connects_per_s and now_ms - recent[0] < 1000:
                 return self.rules.connect_refusal
             recent.append(now_ms)
-        session = OkxSession(self, path.partition("?")[0], peer, f"{self._rng.getrandbits(32):08x}", now_ms)
+        session = OkxSession(self, path, peer, f"{self._rng.getrandbits(32):08x}", now_ms)
         self._sessions[session] = None
         return session
 
@@ -191,14 +197,14 @@ class OkxFront:
         if kind == "connections":
             return [
                 {
-                    "account": s.account,
+                    "account": _account(s),
                     "path": s.path,
                     "connId": s.conn_id,
                     "opened_ms": s.opened_ms,
                     "channels": sorted({x.channel for x in s.subscriptions.values()}),
                 }
                 for s in self._sessions
-                if account in ("", s.account)
+                if account in ("", _account(s))
             ]
         names = [account] if account else list(self.trading.customers)
         return [{"account": n, **row} for n in names for row in self._true_rows(kind, self.trading.customers[n])]
@@ -275,7 +281,7 @@ class OkxFront:
             if self.rules.close_after_failed_login:
                 self._close(session, 4001, "Login failed")
             return
-        session.customer, session.account = customer, customer.name
+        session.customer, session.accounts = customer, (customer.name,)
         self._members.setdefault(customer.name, {})[session] = None
         self._send(session, Sent.SAID, _json(event="login", code="0", msg="", connId=session.conn_id), now_ms)
 
@@ -367,7 +373,7 @@ class OkxFront:
             return True
         same = sum(
             1
-            for other in self._members[session.account]
+            for other in self._members[_account(session)]
             if any(s.channel == channel for s in other.subscriptions.values())
         )
         most = self.rules.channel_connections
@@ -450,7 +456,9 @@ class OkxFront:
     def _notice(self, accounts: Sequence[str], seconds: float, now_ms: int) -> int:
         everyone = len(accounts) == len(self.trading.customers)
         told_to = [
-            s for s in self._sessions if s.path != BUSINESS and (s.account in accounts or (everyone and not s.account))
+            s
+            for s in self._sessions
+            if s.path != BUSINESS and (_account(s) in accounts or (everyone and not _account(s)))
         ]
         for session in told_to:
             frame = _json(event="notice", code="64008", msg=told("64008"), connId=session.conn_id)
@@ -461,7 +469,7 @@ class OkxFront:
     def _kill_keys(self, accounts: Sequence[str]) -> int:
         for name in accounts:
             self._by_key.pop(self.trading.customers[name].api_key, None)
-        for session in [s for s in self._sessions if s.account in accounts]:
+        for session in [s for s in self._sessions if _account(s) in accounts]:
             self._close(session, 4007, "API key has been updated or deleted.")
         return len(accounts)
 
@@ -486,10 +494,15 @@ class OkxFront:
     def forget(self, session: OkxSession) -> None:
         session.open = False
         self._sessions.pop(session, None)
-        self._members.get(session.account, {}).pop(session, None)
+        for account in session.accounts:
+            self._members.get(account, {}).pop(session, None)
         for subscription in session.subscriptions.values():
             self._channels.unsubscribe(subscription)
         session.subscriptions.clear()
+
+
+def _account(session: OkxSession) -> str:
+    return session.accounts[0] if session.accounts else ""
 
 
 def _is_arg(arg: Any) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from engine.core.facts import Fact, FillFact
 from engine.core.instruments import Instrument
 from engine.core.orders import Cancel, Command, Outcome, Refused, Unknown
-from engine.core.venue import Catalogue, ErrorClass, Identity, Page, Read, Request, Response, VenueError
+from engine.core.venue import Catalogue, ErrorClass, Identity, Page, Read, Request, Response, Rest, VenueError
 from engine.venues.okx import rows
 from engine.venues.okx.errors import of_read, of_request, reason
 from engine.venues.okx.numbers import moment
@@ -68,7 +68,7 @@ _instrument_row = msgspec.json.Decoder(InstrumentRow).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class OkxRest:
+class OkxRest(Rest):
     """The venue over HTTP, described."""
 
     def __init__(self, catalogue: Catalogue) -> None:

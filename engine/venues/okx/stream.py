@@ -15,7 +15,7 @@ from accounts.model import Credentials
 from engine.core.facts import BalanceFact, Fact
 from engine.core.instruments import Instrument
 from engine.core.orders import Command, Unknown
-from engine.core.venue import ErrorClass, Frame, Heard, Notice, Reply, Said
+from engine.core.venue import Conversation, ErrorClass, Frame, Heard, Notice, Reply, Said
 from engine.venues.okx import rows
 from engine.venues.okx.absence import Absence
 from engine.venues.okx.errors import CLOSE_CODES, MEANINGS, reason
@@ -136,7 +136,7 @@ def _subscription(key: _Key, request_id: str, update_interval_ms: str) -> str:
     return _encode(_Request(id=request_id, op="subscribe", args=[arg])).decode()
 
 
-class Session:
+class Session(Conversation):
     """The conversation of one connection. It lives as long as the connection and is never reused."""
 
     def __init__(
