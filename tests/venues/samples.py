@@ -2,9 +2,10 @@
 
 One JSON object a line. Of a stream: `kind` (the endpoint), `channels` (the endpoint's own when absent), `before`
 (frames heard first), `say` (commands sent first) and `says` (how), `frame`, and what must be heard of it: `channel`,
-`facts`, `said` as [notice, code], `replies`, `instruments`, `sends`. Of a read (`kind` "rest"): `call`, `args`, `nth`
-read of it, its `path`, the answer (`status`, `frame`), and its `facts`, `instruments`, `identity`, `server_time_ms`
-or `error` as [class, code].
+`facts`, `said` as [notice, code], `replies`, `instruments`, `sends`. Of a read (`kind` that of the endpoint over HTTP): `call`, `args`, `nth`
+read of it, its `path`, the answer (`status`, `frame`, `headers`), and its `facts`, `instruments`, `candles`,
+`identity`, `server_time_ms`, whether the walk `goes_on`, or `error` as [class, code]. Options that differ from the
+venue's defaults stand under `options`. Credentials are "x" each, the account is the example of the venue's reference.
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ def wire(frame: Any) -> bytes:
         if isinstance(frame, str)
         else json.dumps(frame, separators=(",", ":")).encode()
     )
+
+
+def unwired(frame: str | bytes) -> Any:
+    """A frame that goes out, as samples write it."""
+    text = frame.decode() if isinstance(frame, bytes) else frame
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def converse(venue: Venue, kind: str, channels: list[str] | None = None, **options: str) -> Conversation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accounts.model import Listener, Secret
-from engine.core.facts import Fact
+from engine.core.facts import Candle, Fact
 from engine.core.instruments import Instrument
 from engine.core.orders import Outcome, order_uuid
-from engine.core.venue import Heard, Identity, Notice, Read, Response, Transport, Venue, VenueError
+from engine.core.venue import ACCESS_TOKEN, Heard, Identity, Notice, Read, Response, Transport, Venue, VenueError
 from engine.venues import venues
 from tests.venues.samples import (
     NOW_MS,
@@ -28,13 +29,17 @@ from tests.venues.samples import (
     converse,
     read_of,
     rest_of,
+    unwired,
     samples_of,
     wire,
 )
 
 every_venue = pytest.mark.parametrize("venue", venues().values(), ids=lambda v: v.name)
-streams = [s for s in all_samples() if s["kind"] != "rest"]
-reads = [s for s in all_samples() if s["kind"] == "rest"]
+brokers = pytest.mark.parametrize(
+    "venue", [v for v in venues().values() if v.capabilities.trades], ids=lambda v: v.name
+)
+streams = [s for s in all_samples() if "call" not in s]
+reads = [s for s in all_samples() if "call" in s]
 
 
 def test_okx_is_found_by_walking_the_folders() -> None:
@@ -63,10 +68,36 @@ def test_an_unknown_site_is_an_error_that_names_it(venue: Venue) -> None:
 
 
 @every_venue
-def test_endpoints_are_told_apart_and_shared_feeds_need_no_login(venue: Venue) -> None:
+def test_endpoints_are_told_apart_and_nobodys_connections_need_no_login(venue: Venue) -> None:
     names = [endpoint.name for endpoint in venue.endpoints]
     assert len(set(names)) == len(names)
     assert all(not e.requires_auth for e in venue.endpoints if e.listener is Listener.VENUE)
+
+
+@every_venue
+def test_one_address_over_http_answers_questions_and_one_issues_tokens_where_there_are_tokens(venue: Venue) -> None:
+    http = [e for e in venue.endpoints if e.transport is Transport.HTTP]
+    assert len([e for e in http if not e.grants]) == 1
+    assert len([e for e in http if e.grants]) == (0 if venue.grant is None else 1)
+
+
+@every_venue
+def test_only_streams_of_accounts_are_packed(venue: Venue) -> None:
+    packed = [e for e in venue.endpoints if e.pack > 1]
+    assert all(e.transport is Transport.STREAM and e.listener is Listener.ACCOUNT for e in packed)
+    assert all(e.pack >= 1 for e in venue.endpoints)
+
+
+@brokers
+def test_an_accounts_facts_come_over_a_stream(venue: Venue) -> None:
+    assert any(e.carries_facts and e.listener is Listener.ACCOUNT for e in venue.endpoints)
+
+
+@every_venue
+def test_the_example_of_an_account_reference_is_one(venue: Venue) -> None:
+    if venue.account_ref is not None:
+        assert re.fullmatch(venue.account_ref.pattern, venue.account_ref.example)
+        assert not re.fullmatch(venue.account_ref.pattern, "")
 
 
 @every_venue
@@ -80,7 +111,7 @@ def test_orders_have_exactly_one_way_out(venue: Venue) -> None:
 def test_rate_rules_have_names_of_their_own_and_a_known_scope(venue: Venue) -> None:
     rules = [*venue.rates, venue.opens]
     assert len({rule.name for rule in rules}) == len(rules)
-    assert {rule.scope for rule in rules} <= {"account", "account_instrument", "address"}
+    assert {rule.scope for rule in rules} <= {"account", "account_instrument", "login", "address"}
     assert venue.opens.scope == "address"
     assert all(rule.limit >= 1 and rule.window_s > 0 for rule in rules)
 
@@ -101,10 +132,10 @@ def _reads(venue: Venue) -> list[Read]:
 
 
 @every_venue
-def test_every_read_is_a_get_that_counts_against_declared_rules(venue: Venue) -> None:
+def test_every_read_counts_against_declared_rules(venue: Venue) -> None:
     declared = {rule.name for rule in venue.rates}
     for read in _reads(venue):
-        assert read.request.method == "GET"
+        assert read.request.method in ("GET", "POST")
         assert read.request.path.startswith("/")
         assert read.request.rules
         assert set(read.request.rules) <= declared
@@ -112,7 +143,7 @@ def test_every_read_is_a_get_that_counts_against_declared_rules(venue: Venue) ->
 
 @every_venue
 def test_a_signature_leaves_path_and_body_alone_and_a_signed_request_needs_credentials(venue: Venue) -> None:
-    credentials = {field: Secret("x") for field in venue.credential_fields}
+    credentials = {field: Secret("x") for field in (*venue.credential_fields, ACCESS_TOKEN)}
     for request in (read.request for read in _reads(venue)):
         signed = venue.sign(request, credentials, "demo", NOW_MS)
         assert (signed.method, signed.path, signed.body) == (request.method, request.path, request.body)
@@ -128,7 +159,7 @@ def test_a_signature_leaves_path_and_body_alone_and_a_signed_request_needs_crede
 # ---- Our ids
 
 
-@every_venue
+@brokers
 @given(plan=st.uuids(), account=st.text(max_size=8), leg=st.integers(0, 9), attempt=st.integers(1, 9))
 @settings(max_examples=50)
 def test_our_order_ids_are_known_again_and_never_the_same_twice(
@@ -141,7 +172,7 @@ def test_our_order_ids_are_known_again_and_never_the_same_twice(
     assert rendered != venue.render_order_id(again.int)
 
 
-@every_venue
+@brokers
 @pytest.mark.parametrize("foreign", ["", "0", "sync0a1", "A" * 32, "f" * 32, "12345678901234567890123456789012"])
 def test_foreign_order_ids_are_not_ours(venue: Venue, foreign: str) -> None:
     assert not venue.owns_order_id(foreign)
@@ -153,18 +184,20 @@ def test_foreign_order_ids_are_not_ours(venue: Venue, foreign: str) -> None:
 @every_venue
 def test_every_endpoint_has_samples(venue: Venue) -> None:
     kinds = {sample["kind"] for sample in samples_of(venue.name)}
-    assert kinds >= {e.name for e in venue.endpoints if not e.optional}
+    assert kinds >= {e.name for e in venue.endpoints if not (e.optional or e.grants)}
 
 
 @pytest.mark.parametrize("sample", streams, ids=lambda s: f"{s['where']} {s['name']}")
 def test_a_frame_is_understood(sample: Sample) -> None:
-    conversation = converse(venues()[sample["venue"]], sample["kind"], sample.get("channels"))
+    conversation = converse(
+        venues()[sample["venue"]], sample["kind"], sample.get("channels"), **sample.get("options", {})
+    )
     conversation.open(NOW_MS)
     for frame in sample.get("before", ()):
         conversation.hear(wire(frame), NOW_MS)
     if "say" in sample:
         commands = [command(c) for c in sample["say"]["commands"]]
-        assert json.loads(conversation.say(commands, sample["say"]["request_id"], NOW_MS)) == sample["says"]
+        assert unwired(conversation.say(commands, sample["say"]["request_id"], NOW_MS)) == sample["says"]
     _compare(conversation.hear(wire(sample["frame"]), NOW_MS), sample)
 
 
@@ -176,14 +209,14 @@ def _compare(heard: Heard, sample: Sample) -> None:
         {"request_id": reply["request_id"], "outcomes": msgspec.convert(reply["outcomes"], list[Outcome])}
         for reply in sample.get("replies", [])
     ]
-    assert [json.loads(frame) for frame in heard.frames] == sample.get("sends", [])
+    assert [unwired(frame) for frame in heard.frames] == sample.get("sends", [])
     assert list(heard.instruments) == msgspec.convert(sample.get("instruments", []), list[Instrument], strict=False)
 
 
 @pytest.mark.parametrize("sample", reads, ids=lambda s: f"{s['where']} {s['name']}")
 def test_an_answer_is_understood(sample: Sample) -> None:
     read = read_of(venues()[sample["venue"]], sample)
-    response = Response(status=sample["status"], body=wire(sample["frame"]))
+    response = Response(status=sample["status"], body=wire(sample["frame"]), headers=sample.get("headers", {}))
     assert read.request.path == sample["path"]
     if "error" in sample:
         with pytest.raises(VenueError) as raised:
@@ -195,7 +228,8 @@ def test_an_answer_is_understood(sample: Sample) -> None:
     assert list(page.instruments) == msgspec.convert(sample.get("instruments", []), list[Instrument], strict=False)
     assert page.identity == msgspec.convert(sample.get("identity"), Identity | None)
     assert page.server_time_ms == sample.get("server_time_ms")
-    assert page.next is None, "a short page is the proven end"
+    assert list(page.candles) == msgspec.convert(sample.get("candles", []), list[Candle], strict=False)
+    assert (page.next is not None) == sample.get("goes_on", False), "a short page is the proven end"
 
 
 # ---- Whatever comes in
@@ -252,7 +286,9 @@ def _mutated(rng: random.Random, value: Any) -> Any:
 def test_no_bent_frame_makes_a_conversation_raise(sample: Sample) -> None:
     rng = random.Random(sample["where"])
     for _ in range(25):
-        conversation = converse(venues()[sample["venue"]], sample["kind"], sample.get("channels"))
+        conversation = converse(
+            venues()[sample["venue"]], sample["kind"], sample.get("channels"), **sample.get("options", {})
+        )
         conversation.open(NOW_MS)
         if "say" in sample:
             conversation.say([command(c) for c in sample["say"]["commands"]], sample["say"]["request_id"], NOW_MS)
