@@ -29,8 +29,8 @@ from tests.venues.samples import (
     converse,
     read_of,
     rest_of,
-    unwired,
     samples_of,
+    unwired,
     wire,
 )
 
