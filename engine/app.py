@@ -28,14 +28,15 @@ from engine.control.office import ControlOffice
 from engine.control.server import serve
 from engine.core.facts import MarkFact
 from engine.core.instruments import Instrument
-from engine.core.plans import Plan
-from engine.core.venue import Heard, Notice, Priority, Reply, Rest, Said, Venue, VenueError
+from engine.core.plans import Child, Denial, Plan
+from engine.core.venue import Heard, Login, Notice, Priority, Reply, Rest, Said, Venue, VenueError
 from engine.execute import Executor
+from engine.further import Further
 from engine.kill import KillSwitch
 from engine.ledger import Ledger, Writer, books, quarantine
 from engine.links import Links, LinkView, Phase
 from engine.notify import Notifier
-from engine.plan import Planner, recheck, rules_of
+from engine.plan import Planner, recheck, recheck_attempt, rules_of
 from engine.reconcile import Reconciler
 from engine.resolve import CLOCK_TOLERANCE_MS, Resolver
 from engine.roster import Roster
@@ -133,9 +134,11 @@ class Engine:
             dial=around.dial or dialler(open_timeout_s=config.pulse.open_timeout_s, ca_bundles=ca_bundles),
             pulse=config.pulse,
             budgets=self.budgets,
-            credentials=self.roster.credentials,
+            login=self._login,
+            login_of=self.roster.login_of,
+            token_refused=self._token_refused,
             catalogue=self.sync.catalogue,
-            options={name: s.options for name, s in config.venues.items()},
+            options={name: self.roster.options(name) for name in venues},
             venue_now_ms=self.http.venue_now_ms,
             rng=rng,
         )
@@ -165,6 +168,14 @@ class Engine:
             roster=self.roster,
             children=self.children,
         )
+        self.further = Further(
+            clock=clock,
+            children=self.children,
+            executor=self.executor,
+            roster=self.roster,
+            recheck=self._recheck_attempt,
+            fresh_marks=self._fresh_marks,
+        )
         self.resolver = Resolver(
             clock=clock,
             children=self.children,
@@ -172,6 +183,8 @@ class Engine:
             http=self.http,
             roster=self.roster,
             sync=self.sync,
+            send_timeout_s=config.plans.send_timeout_s,
+            after=self.further.after,
         )
         self.backfill = Backfill(
             clock=clock,
@@ -260,6 +273,7 @@ class Engine:
                 group.start_soon(self.heartbeat.run)
                 group.start_soon(self.links.run)
                 group.start_soon(self.resolver.run)
+                group.start_soon(self.further.run)
                 group.start_soon(self.backfill.run)
                 group.start_soon(self.kill.run)
                 group.start_soon(self.sweeper.run)
@@ -323,6 +337,7 @@ class Engine:
             Entry(name="pulse", every_s=pulse.beat_s, deadline_s=pulse.beat_s, run=self._beat),
             Entry(name="silence", every_s=1.0, deadline_s=5.0, run=self.links.watch_silence),
             Entry(name="registry", every_s=0.5, deadline_s=10.0, run=self._follow_registry),
+            Entry(name="tokens", every_s=5.0, deadline_s=30.0, run=self._renew_tokens),
             Entry(name="crosscheck", every_s=5.0, deadline_s=30.0, run=self.backfill.crosscheck),
             Entry(name="live rows", every_s=1.0, deadline_s=10.0, run=self._save_live),
             Entry(name="marks", every_s=5.0, deadline_s=30.0, run=self._keep_marks),
@@ -337,6 +352,33 @@ class Engine:
 
     def _open_credentials(self, account_id: str) -> Any:
         return self.vault.open(account_id, self.registry.sealed(account_id))
+
+    async def _login(self, connection: Connection) -> Login:
+        """Who the connection's account is at its venue. Raises VenueError or NoAnswer."""
+        account_id = connection.listener_id
+        token = await self.http.token(self.roster.origin(account_id))
+        return self.roster.login(account_id, token)
+
+    def _token_refused(self, connection: Connection) -> None:
+        self.http.tokens.refused(self.roster.login_of(connection.listener_id))
+
+    async def _renew_tokens(self) -> None:
+        """Access tokens that end soon are renewed, and the open connections told, while the old ones still do."""
+        due: dict[str, list[str]] = {}
+        for account in (*self.roster.active(), *self.roster.feeds()):
+            if self.roster.venues[account.venue].grant is None or account.account_id in self.roster.halted:
+                continue
+            with suppress(VenueError):  # its credentials cannot be opened: told where it connects
+                issuer = self.http.issuer(self.roster.origin(account.account_id))
+                if issuer is not None and self.http.tokens.due(issuer):
+                    due.setdefault(issuer.login, []).append(account.account_id)
+        for account_ids in due.values():
+            try:
+                token = await self.http.token(self.roster.origin(account_ids[0]))
+            except (VenueError, NoAnswer) as error:
+                log.warning("token_not_renewed", account=account_ids[0], error=str(error))
+                continue
+            self.links.renew({account_id: self.roster.login(account_id, token) for account_id in account_ids})
 
     def _fill_roster(self) -> tuple[int, set[str]]:
         """The roster as the registry is now; the change it stands at, and the accounts that differ from before."""
@@ -402,10 +444,10 @@ class Engine:
 
     def on_heard(self, connection: Connection, heard: Heard, received_at_ms: int) -> None:
         if heard.facts:
-            if connection.listener is Listener.ACCOUNT:
-                self.sync.hear(connection.listener_id, heard.facts, received_at_ms, connection.connection_key)
-            else:
+            if type(heard.facts[0]) is MarkFact:  # a frame holds prices or what is about an account, never both
                 self.sync.take_marks(connection.venue, connection.environment, heard.facts, received_at_ms)
+            elif connection.listener is Listener.ACCOUNT:
+                self.sync.hear(connection.listener_id, heard.facts, received_at_ms, connection.connection_key)
         if heard.instruments:
             self.sync.catalogue(connection.venue, connection.environment).add(heard.instruments)
 
@@ -535,6 +577,18 @@ class Engine:
         health = self.ledger.health()
         return recheck(
             plan,
+            self.accounts,
+            self.market,
+            self.rules,
+            self._clock.now_ms(),
+            ledger_down="" if health.ok else health.trouble,
+        )
+
+    def _recheck_attempt(self, plan: Plan, child: Child) -> Sequence[Denial]:
+        health = self.ledger.health()
+        return recheck_attempt(
+            plan,
+            child,
             self.accounts,
             self.market,
             self.rules,

@@ -17,7 +17,8 @@ import msgspec
 import structlog
 
 from engine import crash
-from engine.core.facts import AccountFact, OrderFact
+from engine.core.attempts import latest
+from engine.core.facts import AccountFact, OrderFact, OrderStatus
 from engine.core.limits import Recent
 from engine.core.orders import (
     EVENT_OF_STATUS,
@@ -37,6 +38,8 @@ from scheduler.clock import Clock
 log = structlog.get_logger("children")
 replace = msgspec.structs.replace
 
+# What these were told by the venue's own refusal or by our proof: an order of theirs at the venue contradicts it.
+_NEVER_THERE = (OrderState.NOT_PLACED, OrderState.SKIPPED, OrderState.REJECTED)
 _OPEN = (OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING)
 _FAN_OUT_PAUSE_S = 0.005
 _NEVER_OUT = (OrderState.PLANNED, OrderState.SKIPPED, OrderState.REJECTED, OrderState.NOT_PLACED)
@@ -46,7 +49,7 @@ _MOST_LATE = 1000
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a plan's children stand, by count."""
+    """Where a plan's children stand, by count; of each child its last attempt counts, and what all of them filled."""
 
     state: PlanState
     total: int
@@ -72,6 +75,7 @@ class Children:
         self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
         self._children: dict[str, Child] = {}  # by client order id
         self._open: dict[str, None] = {}  # the client order ids of those that may be at work
+        self._further: dict[str, None] = {}  # of further attempts that are planned and not claimed yet
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
         self._fan_outs = 0  # whose last frame has not left
         self._changes: list[store.Change] = []
@@ -103,7 +107,7 @@ class Children:
             for order in desk.book.orders():
                 self.on_fact(desk.account_id, order)
         crash.point("recover-before-flush")
-        await self._flush()
+        await self.flush()
         crash.point("recover-after-flush")
         for plan in plans:
             self.end_if_done(plan.plan_id)
@@ -116,7 +120,7 @@ class Children:
             await anyio.lowlevel.checkpoint()  # let the answers that are already here join this commit
             while self._fan_outs:  # writing would take the processor from them
                 await self._clock.sleep(_FAN_OUT_PAUSE_S)
-            await self._flush()
+            await self.flush()
 
     @contextmanager
     def fan_out(self) -> Iterator[None]:
@@ -159,6 +163,14 @@ class Children:
     def unknown(self) -> list[Child]:
         return [c for c in self.open() if c.state is OrderState.UNKNOWN]
 
+    def further(self) -> list[Child]:
+        """Further attempts that wait to be sent."""
+        return [self._children[c] for c in self._further]
+
+    def attempts(self, child: Child) -> list[Child]:
+        """Every attempt of the same account's share of the same leg, this one among them."""
+        return [c for c in self.of_plan(child.plan_id) if (c.account_id, c.leg) == (child.account_id, child.leg)]
+
     def late(self) -> list[Child]:
         """Those that were seen or filled after they had ended."""
         return [self._children[c] for c in self._late if c in self._children]
@@ -174,7 +186,8 @@ class Children:
         return [r for r in found if (c := self._children.get(r.order)) is not None and c.state not in _NEVER_OUT]
 
     def progress(self, plan_id: str) -> Progress:
-        children = self.of_plan(plan_id)
+        every = self.of_plan(plan_id)
+        children = latest(every)
         count = dict.fromkeys(OrderState, 0)
         for child in children:
             count[child.state] += 1
@@ -194,7 +207,7 @@ class Children:
             ended=sum(n for s, n in count.items() if s in TERMINAL),
             settled=plan.state is not PlanState.APPROVED and on_its_way == 0,
             quantity=sum((c.quantity for c in children), Decimal(0)),
-            filled_quantity=sum((c.filled for c in children), Decimal(0)),
+            filled_quantity=sum((c.filled for c in every), Decimal(0)),
             first_sent_ms=min(sent, default=None),
             last_sent_ms=max(sent, default=None),
         )
@@ -236,6 +249,15 @@ class Children:
             for child in children:
                 self._hold(child)
                 self._interrupted(child)
+            self.end_if_done(plan_id)
+
+    def read_back_one(self, child: Child) -> None:
+        """A further attempt as the ledger has it: the ledger would not claim it as it is here."""
+        with self._ledger.read() as conn:
+            found = [c for c in store.load_children(conn, [child.plan_id]) if c.child_id == child.child_id]
+        for known in found:
+            self._hold(known)
+            self._interrupted(known)
 
     # ---- steps
 
@@ -250,8 +272,11 @@ class Children:
         if child.sent_at_ms is None:
             self._children[client_order_id] = replace(child, sent_at_ms=now_ms)
 
-    def step(self, child: Child, event: OrderEvent, reason: str = "") -> None:
-        """`child` with its new fields takes this step; one that the table does not have changes nothing."""
+    def step(self, child: Child, event: OrderEvent, reason: str = "", successor: Child | None = None) -> None:
+        """`child` with its new fields takes this step; one that the table does not have changes nothing.
+
+        `successor` is kept in the transaction that records the step, or not at all.
+        """
         before = self._children[child.client_order_id]
         try:
             state = advance(before.state, event)
@@ -259,22 +284,23 @@ class Children:
             log.error("illegal_step", child=child.child_id, step=event.value, error=str(error))
             return
         after = replace(child, state=state, reason=reason or child.reason, updated_at_ms=self._clock.now_ms())
-        self.change(after, event=event.value)
+        self.change(after, event=event.value, successor=successor)
 
-    def change(self, after: Child, event: str = "") -> None:
+    def change(self, after: Child, event: str = "", successor: Child | None = None) -> None:
         """New fields. `event` goes into the child's log."""
         before = self._children[after.client_order_id]
         if after == before:
             return
         self._hold(after)
-        self._changes.append(store.Change(before=before, after=after, event=event))
+        if successor is not None:
+            self._keep(successor)
+        self._changes.append(store.Change(before=before, after=after, event=event, successor=successor))
         self._changed.set()
 
-    def proven_absent(self, client_order_id: str) -> None:
-        """Negative proof is complete: the venue never had it."""
-        child = self._children[client_order_id]
-        if child.state is OrderState.UNKNOWN:
-            self.step(child, OrderEvent.NEGATIVE_PROOF, reason="proven: the venue never had it")
+    async def durable(self) -> None:
+        """Returns once every step taken so far is written. Raises LedgerDown: they are kept, and written later."""
+        await self.flush()
+        await self._ledger.write(lambda conn: None)
 
     def on_facts(self, account_id: str, facts: Iterable[object]) -> None:
         """Facts that are news to nobody else may still be news to a child."""
@@ -303,7 +329,8 @@ class Children:
             updated_at_ms=now_ms,
         )
         if child.state in TERMINAL:
-            if child.state in (OrderState.NOT_PLACED, OrderState.SKIPPED) or filled > child.filled:
+            contradicted = child.state in _NEVER_THERE and fact.status is not OrderStatus.REJECTED
+            if contradicted or filled > child.filled:
                 log.error("late", child=child.child_id, account=account_id, was=child.state.value, filled=str(filled))
                 if child.client_order_id not in self._late:
                     self._late.append(child.client_order_id)
@@ -314,6 +341,8 @@ class Children:
             self.step(replace(seen, late=True), OrderEvent.SKIP, reason="the venue already has an order with this id")
             return
         event = EVENT_OF_STATUS[fact.status]
+        if child.state is OrderState.UNKNOWN and event is OrderEvent.FINAL_EXPIRY:
+            self.step(child, OrderEvent.SEEN)  # what expired was at work before
         cancel_state = CancelState.CONFIRMED if event is OrderEvent.FINAL_CANCEL else child.cancel_state
         self.step(replace(seen, cancel_state=cancel_state), event, reason=fact.reason or child.reason)
 
@@ -329,6 +358,11 @@ class Children:
             self._open[child.client_order_id] = None
         else:
             self._open.pop(child.client_order_id, None)
+        if child.attempt > 1:
+            if child.state is OrderState.PLANNED:
+                self._further[child.client_order_id] = None
+            else:
+                self._further.pop(child.client_order_id, None)
 
     def _remember(self, child: Child, at_ms: int) -> None:
         """For the duplicate window."""
@@ -340,14 +374,17 @@ class Children:
         """A child of a plan at work that nobody is sending: what may be out there is asked about, never resent."""
         if child.state is OrderState.SENDING:
             self.step(child, OrderEvent.NO_ANSWER, reason="the engine stopped before the answer came")
-        elif child.state is OrderState.PLANNED:
+        elif child.state is OrderState.PLANNED and child.attempt == 1:
+            # The claim took everyone who was to go: this one was denied or cancelled, and somebody may know. A further
+            # attempt is claimed by itself, after a look of its own: it waits.
             self.step(child, OrderEvent.SKIP, reason="the engine stopped before it was sent")
 
-    async def _flush(self) -> None:
-        self._changed = anyio.Event()
+    async def flush(self) -> None:
+        """Hands what changed to the ledger's queue."""
         changes = self._changes
         if not changes:
             return
+        self._changed = anyio.Event()
         try:
             self._ledger.post(lambda conn: store.record_changes(conn, changes))
         except LedgerFull:  # the steps stay here, in order, until there is room
@@ -367,5 +404,5 @@ class Children:
         children = self.of_plan(plan_id)
         if any(c.state not in TERMINAL for c in children):
             return
-        whole = all(c.state is OrderState.FILLED for c in children)
+        whole = all(c.state is OrderState.FILLED for c in latest(children))
         self.end(plan, PlanState.DONE if whole else PlanState.DONE_WITH_SHORTFALL, plan.note)

@@ -27,6 +27,8 @@ POINTS = (
     "cancel-before-send",
     "amend-after-record",
     "resolve-before-proof",
+    "attempt-before-claim",  # its place is taken by the proof already
+    "attempt-after-claim",
     "open-before-keep",  # an account's first statement is read
     "backfill-between-pages",
     "backfill-after-read",

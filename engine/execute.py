@@ -36,7 +36,7 @@ from engine.core.orders import (
 )
 from engine.core.plans import Child, Denial, Plan, PlanState
 from engine.core.venue import Conversation, Frame, Priority, RateRule, Reply, VenueError
-from engine.ledger import Ledger
+from engine.ledger import Ledger, LedgerDown, LedgerFull
 from engine.ledger import plans as store
 from engine.links import Link, Links, NotSent
 from engine.roster import Roster
@@ -223,6 +223,55 @@ class Executor:
                 )
         return go, stay
 
+    async def send_further(self, client_order_id: str, against: Callable[[Child], str | None]) -> None:
+        """Claim one further attempt in a durable commit of its own, then send it. Raises LedgerDown, LedgerFull.
+
+        `against` is its last look: "" when it may go, None when not just now, else why it never may.
+        """
+        child = self._going(client_order_id, against)
+        if child is not None and await self._make_room(self._places([child]), Priority.PLACE):
+            child = self._going(client_order_id, against)  # it waited: the world went on
+        if child is None:
+            return
+        now_ms = self._clock.now_ms()
+        claimed = replace(
+            child,
+            state=advance(child.state, OrderEvent.CLAIM),
+            claim_token=f"{self._rng.getrandbits(64):016x}",
+            send_by_ms=self._expiry_ms(child),
+            updated_at_ms=now_ms,
+        )
+        places = self._places([claimed])
+        await self._children.flush()  # what is known of its earlier attempts goes first
+        crash.point("attempt-before-claim")
+        taken = await self._ledger.write(lambda conn: store.claim_attempt(conn, claimed, now_ms))
+        known = self._children.child(client_order_id)
+        if not taken:
+            self._children.read_back_one(child)
+            known = self._children.child(client_order_id)
+            if known is not None and known.state is OrderState.PLANNED:
+                self._children.step(known, OrderEvent.SKIP, reason="an earlier attempt may be at the venue")
+            return
+        self._children.claimed(claimed, now_ms)
+        crash.point("attempt-after-claim")
+        if known is None or known.state is not OrderState.PLANNED:  # cancelled while the claim was written
+            self._not_written([client_order_id], [places[0][2]], "cancelled before it was sent")
+        elif (why := against(claimed)) != "":
+            self._not_written([client_order_id], [places[0][2]], why or "it may not go just now")
+        else:
+            await self._send(places)
+        self._children.end_if_done(child.plan_id)
+
+    def _going(self, client_order_id: str, against: Callable[[Child], str | None]) -> Child | None:
+        """The planned order where it may go now; where it never may, that is its end."""
+        child = self._children.child(client_order_id)
+        if child is None or child.state is not OrderState.PLANNED or self.blocked:
+            return None
+        why = against(child)
+        if why:
+            self._children.step(child, OrderEvent.SKIP, reason=why)
+        return child if why == "" else None
+
     async def cancel(self, plan_id: str) -> int:
         """Ask the venue to cancel every child at work; children still unknown are cancelled once they show up."""
         plan = self._children.plan(plan_id)
@@ -236,8 +285,12 @@ class Executor:
                 self._children.change(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
         if plan.state is PlanState.APPROVED:
             self._children.end(plan, PlanState.DISCARDED, "cancelled before it was executed; nothing was sent")
-            return len(open_now)
-        await self.cancel_orders([c for c in self._children.of_plan(plan_id) if c.state is OrderState.WORKING])
+        else:
+            await self.cancel_orders([c for c in self._children.of_plan(plan_id) if c.state is OrderState.WORKING])
+        try:  # who is told that it was asked for must be able to rely on it, also after a crash
+            await self._children.durable()
+        except (LedgerDown, LedgerFull) as error:
+            log.error("cancel_not_written", plan=plan_id, error=str(error), next="it is kept, and written later")
         return len(open_now)
 
     async def cancel_orders(self, children: Sequence[Child]) -> None:
@@ -318,7 +371,8 @@ class Executor:
             rules = {r.name: r for r in venue.rates}
             known = self._shapes[shape] = ([rules[name] for name in request.rules], request.rule_key, request.units)
         rules_of_shape, rule_key, units = known
-        return [rate.scope(rule, venue.name, account_id, rule_key) for rule in rules_of_shape], units
+        login = self._roster.login_of(account_id)
+        return [rate.scope(rule, venue.name, account_id, rule_key, login) for rule in rules_of_shape], units
 
     def _expiry_ms(self, child: Child) -> int:
         """Until when the venue may still carry a request of now out, by the venue's clock."""

@@ -11,7 +11,7 @@ import structlog
 
 from engine import crash
 from engine.children import Children
-from engine.core.orders import Cancel, Command, OrderState
+from engine.core.orders import Cancel, CancelState, Command, OrderState
 from engine.core.venue import Priority, VenueError
 from engine.ledger import Ledger, kills
 from engine.roster import Roster
@@ -20,6 +20,7 @@ from engine.wire.http import Http, NoAnswer
 from scheduler.clock import Clock
 
 log = structlog.get_logger("kill")
+replace = msgspec.structs.replace
 
 _SWEEP_S = 0.1
 _AGAIN_S = 2.0
@@ -72,6 +73,10 @@ class KillSwitch:
         self._accounts.clear()  # what was shown before says nothing of now
         self._look_again_s = self._clock.monotonic_s()
         log.warning("kill_on", scope=scope, by=by, why=why)
+        for child in self._children.open():  # what proves absent is not sent anew, also once the switch is off
+            if child.state is not OrderState.WORKING and self.scope_of(child.account_id):
+                self._children.change(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
+        await self._children.flush()
         crash.point("kill-before-record")
         await self._ledger.write(lambda conn: kills.switch_on(conn, kill))
         crash.point("kill-after-record")

@@ -66,6 +66,7 @@ def rules_of(plans: Plans) -> Rules:
         duplicate_window_ms=round(plans.duplicate_window_s * 1000),
         margin_percent=_exact(plans.margin_percent),
         four_eyes_notional=_exact(plans.four_eyes_notional),
+        attempts=plans.attempts,
     )
 
 
@@ -151,9 +152,18 @@ def _child(plan: Plan, row: PreviewRow, venue: Venue, now_ms: int) -> Child:
 
 
 def recheck(
-    plan: Plan, accounts: AccountsView, market: MarketView, rules: Rules, now_ms: int, *, ledger_down: str = ""
+    plan: Plan,
+    accounts: AccountsView,
+    market: MarketView,
+    rules: Rules,
+    now_ms: int,
+    *,
+    ledger_down: str = "",
+    only: tuple[str, int] | None = None,
 ) -> dict[tuple[str, int], tuple[Denial, ...]]:
     """Rows (account id, leg) that must not be sent after all, and why; the others go as they were approved.
+
+    `only` asks about one row.
 
     On the hot path of a fan-out: what is the same for many accounts is asked once.
     """
@@ -166,7 +176,7 @@ def recheck(
     markets = _Markets(plan, market, rules, now_ms)
     denied = dict[tuple[str, int], tuple[Denial, ...]]()
     for row in plan.preview.rows:
-        if not row.takes_part:
+        if not row.takes_part or (only is not None and only != (row.account_id, row.leg)):
             continue
         if (view := accounts.view(row.account_id)) is None:
             denied[row.account_id, row.leg] = (*for_all, deny(Code.UNKNOWN_ACCOUNT, account=row.account_id))
@@ -177,6 +187,31 @@ def recheck(
         if found:
             denied[row.account_id, row.leg] = found
     return denied
+
+
+def recheck_attempt(
+    plan: Plan,
+    child: Child,
+    accounts: AccountsView,
+    market: MarketView,
+    rules: Rules,
+    now_ms: int,
+    *,
+    ledger_down: str = "",
+) -> tuple[Denial, ...]:
+    """What stands against sending one child anew: as the last look, and its price must lie within the collar."""
+    key = (child.account_id, child.leg)
+    found = recheck(plan, accounts, market, rules, now_ms, ledger_down=ledger_down, only=key).get(key, ())
+    view = accounts.view(child.account_id)
+    if view is None:
+        return found
+    place = (view.account.venue, view.account.environment, child.instrument)
+    instrument = market.instrument(*place)
+    if instrument is None or not usable(instrument):
+        return found
+    told = {denial.code for denial in found}
+    priced = against_price(child.price, instrument, market.reference(*place), rules, now_ms)
+    return (*found, *(denial for denial in priced if denial.code not in told))
 
 
 class _Markets:

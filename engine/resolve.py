@@ -2,10 +2,13 @@
 
 Never sends anything that could trade. Order of asking: the order itself by our id; past the quarantine also the
 complete list of open orders and the fills since the claim. Three complete rounds that do not show it, with our
-clock right, are the negative proof. An error is never "not found".
+clock right, are the negative proof. An error is never "not found". Where a venue cannot be asked by our id, absence is
+never proven: a person decides.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import anyio
 import msgspec
@@ -14,7 +17,7 @@ import structlog
 from engine import crash
 from engine.children import Children
 from engine.core.facts import FillFact, OrderFact
-from engine.core.orders import CancelState, OrderState
+from engine.core.orders import CancelState, OrderEvent, OrderState
 from engine.core.plans import Child
 from engine.core.venue import ErrorClass, Priority, VenueError
 from engine.execute import Executor
@@ -32,7 +35,7 @@ _CLOCK_SPACING_S = 5.0  # while the proof has to wait for the clocks
 CLOCK_TOLERANCE_MS = 500
 _QUARANTINE_WITHOUT_EXPIRY_MS = 60_000
 _LOOK_BACK_MS = 300_000  # from the deadline of the claim: well before the claim itself
-_ESCALATE_MS = 15_000
+_ASK_A_PERSON_MS = 900_000  # since its deadline
 _CANCEL_CONFIRMED_MS = 5_000
 _SWEEP_S = 0.25
 _AT_ONCE = 32
@@ -41,7 +44,6 @@ _AT_ONCE = 32
 class _Case(msgspec.Struct):
     """One question that is open."""
 
-    since_ms: int
     due_s: float
     asked: int = 0
     rounds: int = 0
@@ -52,10 +54,21 @@ class _Case(msgspec.Struct):
 
 class Resolver:
     def __init__(
-        self, *, clock: Clock, children: Children, executor: Executor, http: Http, roster: Roster, sync: Sync
+        self,
+        *,
+        clock: Clock,
+        children: Children,
+        executor: Executor,
+        http: Http,
+        roster: Roster,
+        sync: Sync,
+        send_timeout_s: float,
+        after: Callable[[Child], tuple[Child | None, str]],
     ) -> None:
+        """`after` tells what follows a child whose absence is proven: its next attempt, or why there is none."""
         self._clock, self._children, self._executor, self._http = clock, children, executor, http
-        self._roster, self._sync = roster, sync
+        self._roster, self._sync, self._after = roster, sync, after
+        self._send_timeout_ms = round(send_timeout_s * 1000)
         self._cases: dict[str, _Case] = {}
         self._room = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -75,8 +88,8 @@ class Resolver:
                 for client_order_id, child in asked_about.items():
                     case = self._cases.get(client_order_id)
                     if case is None:
-                        case = self._cases[client_order_id] = _Case(since_ms=now_ms, due_s=now_s + _DELAYS_S[0])
-                    if not case.escalated and now_ms - case.since_ms > _ESCALATE_MS:
+                        case = self._cases[client_order_id] = _Case(due_s=now_s + _DELAYS_S[0])
+                    if not case.escalated and self._overdue(child):
                         case.escalated = True
                         log.error("order_unknown", child=child.child_id, account=child.account_id, reason=child.reason)
                     if case.due_s <= now_s and not case.asking:
@@ -111,6 +124,10 @@ class Resolver:
         if instrument is None or account_id not in self._roster.accounts:
             return
         origin, rest = self._roster.origin(account_id), self._roster.rest(account_id)
+        capabilities = self._roster.venue(account_id).capabilities
+        if not (capabilities.lookup_by_client_id or child.venue_order_id):
+            await self._shown_anywhere(child)  # what it shows counts; that it shows nothing proves nothing
+            return
         read = rest.order(instrument, child.client_order_id, child.venue_order_id)
         try:
             page = await self._http.read(origin, read, priority=Priority.RESOLVE)
@@ -136,7 +153,17 @@ class Resolver:
         if case.rounds >= _PROOF_ROUNDS:
             log.info("negative_proof", child=child.child_id, account=account_id, rounds=case.rounds)
             crash.point("resolve-before-proof")
-            self._children.proven_absent(child.client_order_id)
+            self._proven_absent(child.client_order_id)
+
+    def _proven_absent(self, client_order_id: str) -> None:
+        """The venue never had it. What may follow is planned in the transaction that records this."""
+        child = self._children.child(client_order_id)
+        if child is None or child.state is not OrderState.UNKNOWN:
+            return
+        follows, why = self._after(child)
+        then = f"not sent anew: {why}" if follows is None else f"sent anew as attempt {follows.attempt}"
+        reason = f"proven: the venue never had it; {then}"
+        self._children.step(child, OrderEvent.NEGATIVE_PROOF, reason=reason, successor=follows)
 
     async def _shown_anywhere(self, child: Child) -> bool:
         """Complete reads of open orders and of fills since the claim; raises when one of them failed."""
@@ -162,13 +189,25 @@ class Resolver:
             await self._executor.cancel_orders([child])
 
     def _quarantine_left_s(self, child: Child) -> float:
-        """How long the request may still take effect at the venue without showing in its reads."""
+        """How long the request may still take effect at the venue without showing in its reads.
+
+        It may be on its way until its deadline, and an answer to it for as long as we wait for one; what came of it
+        shows in the venue's reads when they have caught up; and the clocks may differ by what the proof allows.
+        """
         account = self._roster.account(child.account_id)
         capabilities = self._roster.venues[account.venue].capabilities
-        end_ms = child.send_by_ms + _QUARANTINE_WITHOUT_EXPIRY_MS
-        if capabilities.request_expiry_ms is not None:
-            end_ms = child.send_by_ms + capabilities.max_read_lag_ms + CLOCK_TOLERANCE_MS
+        left_ms = self._send_timeout_ms + capabilities.max_read_lag_ms + CLOCK_TOLERANCE_MS
+        if capabilities.request_expiry_ms is None:  # nothing but time keeps it from being carried out late
+            left_ms = max(left_ms, _QUARANTINE_WITHOUT_EXPIRY_MS)
+        end_ms = child.send_by_ms + left_ms
         return (end_ms - self._http.venue_now_ms(account.venue, account.environment)) / 1000
+
+    def _overdue(self, child: Child) -> bool:
+        """Without proof for so long, a person is asked. Counted from its deadline, which a restart does not move."""
+        if child.state is not OrderState.UNKNOWN or child.account_id not in self._roster.accounts:
+            return False
+        account = self._roster.account(child.account_id)
+        return self._http.venue_now_ms(account.venue, account.environment) - child.send_by_ms > _ASK_A_PERSON_MS
 
 
 def _cancel_wanted(child: Child, now_ms: int) -> bool:

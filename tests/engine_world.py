@@ -24,13 +24,15 @@ from engine.config import Ledger as LedgerSettings
 from engine.core.book import Book
 from engine.core.facts import AccountFact, OrderFact, OrderStatus
 from engine.core.orders import Command, Outcome
-from engine.core.plans import Child, Denial
+from engine.core.plans import Child, Denial, Plan
 from engine.core.venue import ErrorClass, Identity, Page, Read, Reply, Request, Response, VenueError
 from engine.execute import Executor
+from engine.further import Further
 from engine.ledger import Ledger, plans, upgrade
 from engine.ledger.tables import child as child_table
 from engine.ledger.tables import intent
 from engine.links import NotSent
+from engine.resolve import Resolver
 from engine.roster import Roster
 from engine.sync import Sync
 from engine.venues import venues
@@ -194,6 +196,25 @@ class World:
             recheck=lambda plan: self.denied,
             stopped=lambda account_id: self.stopped.get(account_id, ""),
         )
+        self.against: list[Denial] = []  # sending anew
+        self.further = Further(
+            clock=clock,
+            children=self.children,
+            executor=self.executor,
+            roster=self.roster,
+            recheck=lambda plan, child: self.against,
+            fresh_marks=self._fresh_marks,
+        )
+        self.resolver = Resolver(
+            clock=clock,
+            children=self.children,
+            executor=self.executor,
+            http=self.http,  # type: ignore[arg-type]
+            roster=self.roster,
+            sync=self.sync,
+            send_timeout_s=5.0,
+            after=self.further.after,
+        )
         members = [
             Account(account_id=a, name=a, venue="okx", site="global", environment="demo", venue_ref=f"uid-{a}")
             for a in accounts
@@ -213,6 +234,15 @@ class World:
         async with anyio.create_task_group() as group:
             group.start_soon(self.executor.run)
             group.start_soon(self.children.run)
+
+    async def resolve(self) -> None:
+        """What runs once outcomes are unknown: asking, and sending anew what provably never arrived."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.resolver.run)
+            group.start_soon(self.further.run)
+
+    async def _fresh_marks(self, plan: Plan) -> None:
+        """Prices are told to be as they should be by `against`."""
 
     async def approved(self, accounts: Sequence[str] = (), **changes: Any) -> list[Child]:
         """A plan p1, approved and durable, with one child an account."""

@@ -177,7 +177,6 @@ async def test_a_switch_thrown_while_the_claim_is_written_lets_nothing_out(tmp_p
 
         w.ledger.write = thrown_meanwhile  # type: ignore[method-assign, assignment]
         await w.executor.execute("p1", "mia")
-        w.ledger.write = write  # type: ignore[method-assign]
         assert [w.sent(a) for a in ("ann", "bob")] == [[], []]
         assert {w.now(c).state for c in children} == {S.SKIPPED}
 
@@ -188,6 +187,7 @@ async def test_a_plan_cancelled_while_its_claim_is_written_is_not_sent(tmp_path:
         write = w.ledger.write
 
         async def cancelled_meanwhile(job: Callable[[sa.Connection], Any], **how: Any) -> Any:
+            w.ledger.write = write  # type: ignore[method-assign]
             written = await write(job, **how)
             await w.executor.cancel("p1")
             return written
@@ -195,7 +195,6 @@ async def test_a_plan_cancelled_while_its_claim_is_written_is_not_sent(tmp_path:
         w.ledger.write = cancelled_meanwhile  # type: ignore[method-assign, assignment]
         await _run(w)
         await w.executor.execute("p1", "mia")
-        w.ledger.write = write  # type: ignore[method-assign]
         assert w.sent("ann") == []
         assert (await w.durable(child))["state"] == "skipped"
         await _stop(w)
@@ -209,12 +208,14 @@ async def test_who_stays_behind_may_be_cancelled_while_the_claim_is_written(tmp_
         write = w.ledger.write
 
         async def cancelled_meanwhile(job: Callable[[sa.Connection], Any], **how: Any) -> Any:
-            await w.executor.cancel("p1")
-            return await write(job, **how)
+            w.ledger.write = write  # type: ignore[method-assign]
+            cancelling = asyncio.create_task(w.executor.cancel("p1"))
+            written = await write(job, **how)
+            await cancelling
+            return written
 
         w.ledger.write = cancelled_meanwhile  # type: ignore[method-assign, assignment]
         await w.executor.execute("p1", "mia")
-        w.ledger.write = write  # type: ignore[method-assign]
         assert [w.sent(a) for a in ("ann", "bob")] == [[], []]
         assert {w.now(c).state for c in children} == {S.SKIPPED}
 

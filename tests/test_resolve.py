@@ -13,7 +13,6 @@ from engine.core.facts import OrderStatus
 from engine.core.orders import Cancel, CancelState, OrderState, Place, Refused
 from engine.core.plans import Child
 from engine.core.venue import ErrorClass, Page, VenueError
-from engine.resolve import Resolver
 from engine.wire.http import NoAnswer
 from tests.engine_world import World, not_found, world
 from tests.fakes import settle
@@ -21,10 +20,8 @@ from tests.ledger import samples
 
 pytestmark = pytest.mark.anyio
 S = OrderState
-EXPIRY_S, READ_LAG_S = (
-    10,
-    5,
-)  # of the venue: until when the request may take effect, and until when reads may not show it
+# Until when the request may take effect, how long we wait for its answer, and for how long reads may not show it.
+EXPIRY_S, TIMEOUT_S, READ_LAG_S = 10, 5, 5
 
 
 @asynccontextmanager
@@ -33,16 +30,8 @@ async def unknown(folder: Path, *accounts: str) -> AsyncIterator[tuple[World, li
     async with world(folder, *accounts) as w:
         children = await w.approved()
         await w.executor.execute("p1", "mia")
-        resolver = Resolver(
-            clock=w.clock,
-            children=w.children,
-            executor=w.executor,
-            http=w.http,  # type: ignore[arg-type]
-            roster=w.roster,
-            sync=w.sync,
-        )
         w.http.answers["order"] = not_found()
-        tasks = [asyncio.create_task(w.work()), asyncio.create_task(resolver.run())]
+        tasks = [asyncio.create_task(w.work()), asyncio.create_task(w.resolve())]
         for account in accounts:
             w.executor.on_down(f"{account}-private", "cut")
         assert all(w.now(c).state is S.UNKNOWN for c in children)
@@ -71,7 +60,7 @@ async def test_what_was_executed_unheard_is_filled(tmp_path: Path) -> None:
 
 async def test_absence_is_proven_only_after_the_time_in_which_it_may_still_show(tmp_path: Path) -> None:
     async with unknown(tmp_path, "ann") as (w, (child,)):
-        await w.advance(EXPIRY_S + READ_LAG_S)
+        await w.advance(EXPIRY_S + TIMEOUT_S + READ_LAG_S)
         assert w.now(child).state is S.UNKNOWN, "it may still arrive, or not show yet"
         assert {name for _, name in w.http.asked} == {"order"}
         await w.advance(12)

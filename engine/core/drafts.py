@@ -108,6 +108,7 @@ def drafted(
         expires_at_ms=now_ms + (minutes * 60_000 if minutes is not None else rules.expiry_ms),
         max_drift_percent=drift if drift is not None else rules.max_drift_percent,
         rotation_seed=rotation_seed,
+        attempts=rules.attempts,
     )
 
 

@@ -249,6 +249,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     duplicate_window_ms: int
     margin_percent: Decimal
     four_eyes_notional: Decimal  # 0: never asked
+    attempts: int = 1  # see Plan.attempts
 
 
 class Reference(msgspec.Struct, frozen=True):

@@ -135,6 +135,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_ms: int
     max_drift_percent: Decimal  # the price may have moved by so much since the preview, no more
     rotation_seed: int  # shuffles the order of accounts in the fan-out; recorded
+    attempts: int = 1  # so often an order is sent at most: anew only when the one before provably never arrived
     preview: Preview | None = None
     approval: Approval | None = None
     note: str = ""  # why it ended, where that is not plain

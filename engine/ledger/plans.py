@@ -9,10 +9,10 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
-from engine.core.orders import Amend, OrderEvent, OrderState
+from engine.core.orders import TERMINAL, Amend, OrderEvent, OrderState
 from engine.core.plans import Child, Plan, PlanState
 from engine.ledger import audit, rows
-from engine.ledger.tables import child, child_event, intent, plan
+from engine.ledger.tables import child, child_event, intent, orphan, plan
 
 log = structlog.get_logger("ledger")
 
@@ -25,11 +25,15 @@ _CHUNK = 500  # ids in one question
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One step of a child. `event` goes into its log; "" changes it without a line there."""
+    """One step of a child. `event` goes into its log; "" changes it without a line there.
+
+    `successor` is the further attempt that this step allows: kept with it, in one transaction, or not at all.
+    """
 
     before: Child
     after: Child
     event: str = ""
+    successor: Child | None = None
 
 
 class ChildEvent(msgspec.Struct, frozen=True):
@@ -159,6 +163,34 @@ def claim(
     return [c.child_id for c in children if c.child_id in mine]
 
 
+def claim_attempt(connection: sa.Connection, one: Child, now_ms: int) -> bool:
+    """The durable claim of a further attempt, as `claim` is of a plan's first ones; `one` is as it will be (SENDING).
+
+    False, and nothing changed, where it is not PLANNED any more, its plan is not at work, an earlier attempt is open
+    or turned up late, or the venue was seen to have an order with this very id (a database that was put back).
+    """
+    assert one.state is OrderState.SENDING, "claimed"
+    assert one.claim_token, "under a token"
+    assert one.attempt > 1, "first attempts are claimed with their plan"
+    executing = sa.exists().where(plan.c.plan_id == one.plan_id, plan.c.state == PlanState.EXECUTING.value)
+    other = child.alias()
+    unsettled = sa.exists().where(
+        other.c.plan_id == one.plan_id,
+        other.c.account_id == one.account_id,
+        other.c.leg == one.leg,
+        other.c.attempt < one.attempt,
+        sa.or_(other.c.late, other.c.state.not_in([s.value for s in TERMINAL])),
+    )
+    there = sa.exists().where(orphan.c.account_id == one.account_id, orphan.c.client_order_id == one.client_order_id)
+    mine = sa.and_(child.c.child_id == one.child_id, child.c.state == OrderState.PLANNED.value)
+    sending = {"state": one.state.value, "claim_token": one.claim_token, "send_by_ms": one.send_by_ms}
+    claimed = sa.update(child).where(mine, executing, ~unsettled, ~there).values(**sending, updated_at_ms=now_ms)
+    if connection.execute(claimed).rowcount != 1:
+        return False
+    _write_claims(connection, sa.and_(child.c.child_id == one.child_id, child.c.claim_token == one.claim_token), now_ms)
+    return True
+
+
 def record_amends(connection: sa.Connection, amends: Sequence[tuple[Child, Amend]], now_ms: int) -> None:
     """Durable before an amendment is sent."""
     rows.put(
@@ -196,6 +228,7 @@ def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list
             tell = log.info if _is_known(connection, one) else log.error
             tell("step_not_taken", child=one.after.child_id, was=one.before.state.value, step=one.event)
     missed = set(map(id, lost))
+    insert_children(connection, [c.successor for c in changes if c.successor is not None and id(c) not in missed])
     _log_events(
         connection,
         [

@@ -28,6 +28,8 @@ class DecimalText(sa.TypeDecorator[Decimal]):
 
 metadata = sa.MetaData()
 
+_OPEN = sa.text("state IN ('planned', 'sending', 'unknown', 'working')")
+
 _Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers only INTEGER keys by itself
 
 
@@ -110,6 +112,10 @@ child = sa.Table(
     sa.UniqueConstraint("client_order_id", name="child_client_order_id"),
     sa.Index("child_of_plan", "plan_id"),
     sa.Index("child_of_account", "account_id"),  # without the state: a claim changes a thousand at once
+    # At most one attempt of a child may be open. It costs a claim of a thousand some three milliseconds.
+    sa.Index(
+        "child_open_once", "plan_id", "account_id", "leg", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN
+    ),
 )
 
 intent = sa.Table(

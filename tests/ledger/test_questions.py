@@ -27,7 +27,7 @@ def test_of_each_order_the_observation_that_holds_is_shown(connection: sa.Connec
 
 
 def test_our_orders_are_shown_as_our_children_with_what_the_venue_filled(connection: sa.Connection) -> None:
-    ours, unsent = child(1, account_id="ann", state=OrderState.WORKING), child(2, account_id="ann")
+    ours, unsent = child(1, account_id="ann", state=OrderState.WORKING), child(2, account_id="ann", leg=1)
     plans.save_plan(connection, plan(state=PlanState.EXECUTING), None, 1000)
     plans.insert_children(connection, [ours, unsent])
     record(
