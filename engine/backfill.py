@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import cast
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import structlog
 
@@ -39,6 +40,7 @@ from scheduler.clock import Clock
 log = structlog.get_logger("backfill")
 
 _RETRY_S = (1.0, 2.0, 5.0, 15.0, 30.0)
+_AT_A_TIME = 200  # facts, a share of the smallest queue; then the ledger is asked for room, and others may run
 _VERIFY_PAUSE_S = 1.0  # before the second look; before the third, longer than the venue's reads may lag
 _VERIFY_ROUNDS = 3
 _INSTRUMENTS_LIMIT_S = 15.0
@@ -269,9 +271,9 @@ class Backfill:
         crash.point("backfill-after-read")
         self._not_lost_since(desk, losses)
         was_proven = desk.proven
-        news = self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
-        if desk.held is not None:
-            self._sync.release(account_id)
+        news = await self._take_in(desk, losses, reading.facts)
+        while desk.held is not None and not self._sync.release(account_id, _AT_A_TIME):
+            await self._room_for_more(desk, losses)
         if (gap := self._gaps.get(account_id)) is not None:
             self._note(msgspec.structs.replace(gap, state=gaps.GapState.BACKFILLED))
         crash.point("backfill-after-apply")
@@ -285,6 +287,22 @@ class Backfill:
             desk.proven, desk.proven_at_ms, desk.why = True, self._clock.now_ms(), ""
         if was_proven:
             self._look_for_silent_loss(account_id, news, started_ms - capabilities.max_read_lag_ms)
+
+    async def _take_in(self, desk: Desk, losses: int, facts: Sequence[AccountFact]) -> list[AccountFact]:
+        """Those that were news. A history longer than the ledger's queue goes in bit by bit."""
+        news = list[AccountFact]()
+        for start in range(0, len(facts), _AT_A_TIME):
+            if start:
+                await self._room_for_more(desk, losses)
+            some = facts[start : start + _AT_A_TIME]
+            news += self._sync.fetched(desk.account_id, some, self._clock.now_ms())
+        return news
+
+    async def _room_for_more(self, desk: Desk, losses: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self._sync.full:
+            await self._sync.room()
+        self._not_lost_since(desk, losses)
 
     def _is_live(self, account_id: str) -> bool:
         """Nothing is proven of an account whose stream does not tell what happens from now on."""

@@ -78,7 +78,7 @@ class KillSwitch:
                 self._children.change(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
         await self._children.flush()
         crash.point("kill-before-record")
-        await self._ledger.write(lambda conn: kills.switch_on(conn, kill))
+        await self._ledger.write(lambda conn: kills.switch_on(conn, kill), first=True)
         crash.point("kill-after-record")
 
     async def off(self, scope: str, by: str, why: str) -> None:

@@ -6,6 +6,7 @@ held back; the backfill applies history first and then releases what was held, t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Protocol
@@ -20,6 +21,7 @@ from engine.ledger import FactRow, LedgerFull, Source, row
 
 log = structlog.get_logger("sync")
 
+_HELD_TOGETHER = 10
 _EQUITY_EVERY_MS = (
     60_000  # a venue values an account every few seconds: the book follows, the ledger keeps one a minute
 )
@@ -53,7 +55,7 @@ class Desk:
     def __init__(self, account_id: str, book: Book) -> None:
         self.account_id = account_id
         self.book = book
-        self.held: list[tuple[Sequence[Fact], int, str]] | None = []  # None: facts go straight in
+        self.held: deque[tuple[Sequence[Fact], int, str]] | None = deque()  # None: facts go straight in
         self.lost = False  # a fact could not be kept: book and held facts are not whole, history must tell again
         self.proven = False
         self.proven_at_ms: int | None = None
@@ -101,8 +103,9 @@ class Sync:
     """Books of all accounts, and the latest marks. Single-threaded: called from the event loop only."""
 
     def __init__(self, sink: Sink, *, hold_limit: int) -> None:
+        """`hold_limit` frames of one account are held back at most, and of all accounts together ten times as many."""
         self._sink = sink
-        self._hold_limit = hold_limit
+        self._hold_limit, self._held = hold_limit, 0
         self._desks: dict[str, Desk] = {}
         self._subscribers: list[Subscriber] = []
         self._catalogues: dict[tuple[str, str], Catalogue] = {}
@@ -118,7 +121,8 @@ class Sync:
         return desk
 
     def leave(self, account_id: str) -> None:
-        self._desks.pop(account_id, None)
+        desk = self._desks.pop(account_id, None)
+        self._held -= len(desk.held or ()) if desk is not None else 0
 
     def desk(self, account_id: str) -> Desk | None:
         return self._desks.get(account_id)
@@ -146,8 +150,9 @@ class Sync:
             return  # closed a moment ago; if it comes back, history tells this again
         if desk.held is None:
             self._take(desk, facts, received_at_ms, Source.STREAM, connection_key)
-        elif len(desk.held) < self._hold_limit:
+        elif len(desk.held) < self._hold_limit and self._held < self._hold_limit * _HELD_TOGETHER:
             desk.held.append((facts, received_at_ms, connection_key))
+            self._held += 1
         else:
             desk.lost = True  # the read-back starts over: see backfill
 
@@ -166,14 +171,19 @@ class Sync:
         desk.proven, desk.why = False, why
         desk.unheard.clear()
         if desk.held is None:
-            desk.held = []
+            desk.held = deque()
 
-    def release(self, account_id: str) -> None:
-        """Apply what was held back, in the order of its arrival; then facts go straight in again."""
+    def release(self, account_id: str, at_most: int) -> bool:
+        """Apply so much of what was held back, in the order of its arrival; True once facts go straight in again."""
         desk = self._desks[account_id]
-        held, desk.held = desk.held or [], None
-        for facts, received_at_ms, connection_key in held:
+        held = desk.held if desk.held is not None else deque()
+        for _ in range(min(at_most, len(held))):
+            facts, received_at_ms, connection_key = held.popleft()
+            self._held -= 1
             self._take(desk, facts, received_at_ms, Source.STREAM, connection_key)
+        if not held:
+            desk.held = None
+        return not held
 
     def _take(
         self, desk: Desk, facts: Sequence[Fact], received_at_ms: int, source: Source, connection_key: str

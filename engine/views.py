@@ -167,14 +167,14 @@ class LedgerPlans:
 
     async def save(self, plan: Plan, was: PlanState | None) -> bool:
         now_ms = self._clock.now_ms()
-        kept = await self._ledger.write(lambda conn: store.save_plan(conn, plan, was, now_ms))
+        kept = await self._ledger.write(lambda conn: store.save_plan(conn, plan, was, now_ms), first=True)
         if kept and plan.state.ended:
             self._children.turn(plan)
         return kept
 
     async def save_approved(self, plan: Plan, children: Sequence[Child]) -> bool:
         now_ms = self._clock.now_ms()
-        kept = await self._ledger.write(lambda conn: store.save_approved(conn, plan, children, now_ms))
+        kept = await self._ledger.write(lambda conn: store.save_approved(conn, plan, children, now_ms), first=True)
         if kept:
             self._children.adopt(plan, children)
         return kept

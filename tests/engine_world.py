@@ -323,11 +323,11 @@ def _empty_ledger() -> bytes:
 
 
 @asynccontextmanager
-async def world(folder: Path, *accounts: str) -> AsyncIterator[World]:
+async def world(folder: Path, *accounts: str, ledger_settings: LedgerSettings | None = None) -> AsyncIterator[World]:
     clock, file = FakeClock(), folder / "ledger.sqlite"
     if not file.exists():
         file.write_bytes(_empty_ledger())
-    ledger = Ledger.open(f"sqlite:///{file}", LedgerSettings(), clock)
+    ledger = Ledger.open(f"sqlite:///{file}", ledger_settings or LedgerSettings(), clock)
     try:
         yield World(ledger, clock, accounts)
     finally:

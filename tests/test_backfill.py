@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from engine.backfill import Backfill
+from engine.config import Ledger as LedgerSettings
 from engine.core.facts import FillFact
 from engine.core.venue import ErrorClass, Identity, Page, VenueError
-from engine.ledger import FactRow, LedgerFull, gaps, questions
+from engine.ledger import FactRow, LedgerFull, gaps, questions, tables
 from engine.wire.http import NoAnswer
 from tests.engine_world import World, not_found, world
 from tests.engine_world import settings as settings_of
@@ -68,9 +70,11 @@ class Office:
 
 
 @asynccontextmanager
-async def office(folder: Path, *accounts: str, **changes: Any) -> AsyncIterator[Office]:
+async def office(
+    folder: Path, *accounts: str, ledger_settings: LedgerSettings | None = None, **changes: Any
+) -> AsyncIterator[Office]:
     """Accounts that were opened and proven once, with the backfill at work."""
-    async with world(folder, *accounts) as w:
+    async with world(folder, *accounts, ledger_settings=ledger_settings) as w:
 
         async def remember(account_id: str, venue_ref: str) -> None:
             raise AssertionError("every account of this world is known by its venue")
@@ -253,6 +257,23 @@ async def test_facts_that_the_ledger_could_not_take_are_read_back(tmp_path: Path
         assert o.proven("ann")
         with o.world.ledger.read() as connection:
             assert [row.fill.fill_id for row in questions.fills(connection, "ann")] == [fill.fill_id]
+
+
+async def test_a_history_longer_than_the_ledgers_queue_is_taken_in_bit_by_bit(tmp_path: Path) -> None:
+    limit = 1000
+    async with office(tmp_path, "ann", ledger_settings=LedgerSettings(queue_limit=limit)) as o:
+        o.cut("ann")
+        fills = [o.fill(number) for number in range(2 * limit)]
+        o.world.http.answers["fills"] = Page(facts=tuple(fills))
+        o.held("ann", len(fills))
+        await o.reconnect("ann")
+        for _ in range(500):
+            if o.proven("ann"):
+                break
+            await o.world.advance(0)
+        assert o.proven("ann")
+        with o.world.ledger.read() as connection:
+            assert connection.scalar(sa.select(sa.func.count()).where(tables.fact.c.kind == "fill")) == len(fills)
 
 
 async def test_a_stream_that_kept_silent_is_found_and_its_connection_replaced(tmp_path: Path) -> None:

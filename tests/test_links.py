@@ -425,10 +425,15 @@ async def test_a_full_hearer_stops_the_reading_but_not_the_pinging(live: World) 
     assert live.told.named("heard") == [("heard", "a", "orders")]
     assert live.link().live, "we do not listen: that is no silence of theirs"
     assert live.sockets[0].sent.count("ping") >= 4
+    view = live.link().view()
+    assert (view.blocked, view.blocked_times, view.blocked_s) == (True, 1, 100.0)
     live.told.full = False
     live.told.emptied.set()
     await settle()
     assert live.told.named("heard")[1] == ("heard", "a", "account")
+    await live.seconds(5)
+    view = live.link().view()
+    assert (view.blocked, view.blocked_times, view.blocked_s) == (False, 1, 100.0)
 
 
 # ---- losses

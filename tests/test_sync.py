@@ -52,7 +52,7 @@ def test_streamed_facts_wait_until_history_was_applied() -> None:
     door.hear(fill(3), fill(4))
     assert door.told == door.sink.rows == []
     door.sync.fetched("ann", [fill(1), fill(2)], 6000)
-    door.sync.release("ann")
+    door.sync.release("ann", 1000)
     assert door.told == [fill(1), fill(2), fill(3), fill(4)]
     assert len(door.sink.rows) == 4
     door.hear(fill(5))
@@ -63,7 +63,7 @@ def test_what_history_and_stream_both_tell_is_taken_once() -> None:
     door = Door()
     door.hear(fill(1), order())
     assert door.sync.fetched("ann", [fill(1), order()], 6000) == [fill(1), order()]
-    door.sync.release("ann")
+    door.sync.release("ann", 1000)
     assert door.sync.fetched("ann", [fill(1), order()], 7000) == []
     assert len(door.sink.rows) == 2
     assert sum(q for q in door.desk.book.quantities().values()) == 1
@@ -78,9 +78,32 @@ def test_more_than_may_be_held_is_remembered_as_lost() -> None:
     assert door.desk.lost
 
 
+def test_what_all_accounts_hold_together_is_bounded_too() -> None:
+    door = Door(hold_limit=2)
+    desks = [door.enter(f"a{number}") for number in range(11)]
+    for desk in desks:
+        for number in (1, 2):
+            door.sync.hear(desk.account_id, [fill(number)], 5000, "conn")
+    assert [desk.lost for desk in desks] == [False] * 10 + [True]
+    door.sync.leave("a0")
+    door.hear(fill(1))
+    assert not door.desk.lost, "there is room again"
+
+
+def test_what_was_held_back_is_released_bit_by_bit_and_nothing_overtakes() -> None:
+    door = Door()
+    for number in (1, 2, 3):
+        door.hear(fill(number))
+    assert not door.sync.release("ann", 2)
+    door.hear(fill(4))
+    assert door.told == [fill(1), fill(2)]
+    assert door.sync.release("ann", 2)
+    assert door.told == [fill(1), fill(2), fill(3), fill(4)]
+
+
 def test_what_the_ledger_cannot_take_is_remembered_as_lost() -> None:
     door = Door()
-    door.sync.release("ann")
+    door.sync.release("ann", 1000)
     door.sink.full = True
     door.hear(fill(1))
     assert door.desk.lost, "the account is read back"
@@ -109,8 +132,8 @@ def test_an_older_price_never_replaces_a_newer_one(first: int) -> None:
 def test_the_order_of_arrival_is_kept_per_account_and_accounts_do_not_mix() -> None:
     door = Door()
     bob = door.enter("bob")
-    door.sync.release("ann")
-    door.sync.release("bob")
+    door.sync.release("ann", 1000)
+    door.sync.release("bob", 1000)
     for number in range(1, 5):
         door.sync.hear("ann" if number % 2 else "bob", [fill(number)], 5000, "conn")
     assert [f.fill_id for f in door.told if isinstance(f, FillFact)] == ["f1", "f2", "f3", "f4"]

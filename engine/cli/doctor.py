@@ -116,7 +116,9 @@ def _engine(settings: Config) -> list[Finding]:
         Finding(
             level="ok",
             subject="engine",
-            what=f"up for {status['uptime_s']} s; {status['proven']} of {status['accounts']} accounts proven",
+            what=f"up for {status['uptime_s']} s; {status['proven']} of {status['accounts']} accounts proven; "
+            f"{status['ledger']['queued']} of {status['ledger']['limit']} wait for the database; connections were held "
+            f"back {status['held_back']['times']} times, {status['held_back']['total_s']:.0f} s together",
             next="",
         )
     ]

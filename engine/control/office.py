@@ -37,6 +37,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     next: str
 
 
+class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections that are not read because facts cannot be taken as fast as they come: now, and since the start."""
+
+    links: int  # now
+    times: int
+    total_s: float
+    longest_s: float  # of one connection, all its times together
+
+
 class _Reconciling(msgspec.Struct):
     """A run under way."""
 
@@ -96,6 +105,7 @@ class ControlOffice:
             "facts_known": self._sync.facts_known,
             "kill": [k.scope for k in self._kill.switches()],
             "ledger": self._ledger.health(),
+            "held_back": self._held_back(),
         }
 
     def connections(self) -> Any:
@@ -109,9 +119,20 @@ class ControlOffice:
                 last_pong_at_ms=view.last_pong_at_ms,
                 attempts=view.attempts,
                 last_error=view.last_error,
+                blocked=view.blocked,
+                blocked_s=round(view.blocked_s, 3),
             )
             for view in self._links.views()
         ]
+
+    def _held_back(self) -> HeldBack:
+        views = self._links.views()
+        return HeldBack(
+            links=sum(view.blocked for view in views),
+            times=sum(view.blocked_times for view in views),
+            total_s=round(sum(view.blocked_s for view in views), 3),
+            longest_s=round(max((view.blocked_s for view in views), default=0.0), 3),
+        )
 
     def findings(self) -> list[Finding]:
         """Standing conditions, found anew each time: nothing to forget to clear."""
@@ -124,6 +145,18 @@ class ControlOffice:
                     subject="ledger",
                     what=f"the database cannot be written: {health.trouble}. No order is sent",
                     next="free the disk or unlock the database; what waits is kept and written then",
+                )
+            )
+        held = self._held_back()
+        if health.ok and (health.full or held.links):
+            found.append(
+                Finding(
+                    level="warning",
+                    subject="ledger",
+                    what=f"facts come faster than the database takes them: {health.queued} of {health.limit} wait, "
+                    f"{held.links} connections are held back, until now for {held.longest_s:.0f} s at the longest. "
+                    "Nothing is lost: the venues keep what is not read yet",
+                    next="wait; when it comes often, a faster disk, or a higher ledger.queue_limit",
                 )
             )
         for account_id, why in sorted(self._roster.halted.items()):

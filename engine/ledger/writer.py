@@ -41,7 +41,7 @@ Job = Callable[[sa.Connection], Any]
 
 GROUP_FACTS = 500  # rows; above it a transaction would keep waiting writers too long
 KEPT_DURATIONS = 1000
-POSTS_SHARE = 1.2  # facts fill the queue first: what became of orders, gaps and plans still finds room
+POSTS_SHARE = 1.2  # facts fill the queue first: claims, what became of orders, gaps and plans still find room
 
 
 class LedgerDown(Exception):
@@ -64,6 +64,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     failing_since_ms: int | None
     full: bool
     queued: int  # facts and jobs not yet durable
+    limit: int  # above three quarters of it connections are held back, above it nothing is taken
     oldest_wait_s: float  # age of the oldest of them
     commits: int
     last_commit_ms: float
@@ -130,7 +131,7 @@ class Writer:
             if entry.future is not None and self._trouble:
                 raise LedgerDown(self._trouble)
             posted = entry.job is not None and entry.future is None
-            limit = self._settings.queue_limit * (POSTS_SHARE if posted else 1)
+            limit = self._settings.queue_limit * (POSTS_SHARE if posted or entry.first else 1)
             if self._queued + entry.size > limit:
                 raise LedgerFull(f"{self._queued} facts and jobs wait for the database")
             if entry.first:
@@ -170,6 +171,7 @@ class Writer:
                 failing_since_ms=self._failing_since_ms,
                 full=self.full,
                 queued=self._queued,
+                limit=self._settings.queue_limit,
                 oldest_wait_s=0.0 if since_s is None else self._clock.monotonic_s() - since_s,
                 commits=self.commits,
                 last_commit_ms=self._durations[-1] if durations else 0.0,

@@ -55,6 +55,9 @@ class LinkView(msgspec.Struct, frozen=True, kw_only=True):
     retry_in_s: float | None
     frames: int
     sent: int
+    blocked: bool  # it is not read now, because facts cannot be taken as fast as they come
+    blocked_times: int
+    blocked_s: float  # in total
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,8 @@ class _Session:
     """One socket's time, from its turn to dial to its end."""
 
     __slots__ = (
-        "blocked", "conversation", "facts_ms", "heard_ms", "heard_s", "opened_ms", "pong_ms", "socket", "unreadable_s",
+        "blocked_since_s", "conversation", "facts_ms", "heard_ms", "heard_s", "opened_ms", "pong_ms", "socket",
+        "unreadable_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class _Session:
         self.heard_s = 0.0
         self.pong_ms: int | None = None
         self.facts_ms: dict[str, int] = {}
-        self.blocked = False  # waits for room, so that nothing is read
+        self.blocked_since_s: float | None = None  # waits for room since then, so that nothing is read
         self.unreadable_s: deque[float] | None = None
 
 
@@ -93,7 +94,8 @@ class Link:
 
     __slots__ = (
         "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_scopes", "_session", "_shared",
-        "_tasks", "_token_refused", "_up", "connection", "frames", "last_error", "rows", "sent",
+        "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection", "frames", "last_error", "rows",
+        "sent",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +103,8 @@ class Link:
     ) -> None:
         self.rows = tuple(rows)
         self.connection = connection = self.rows[0]  # speaks for all of them
-        self.frames = self.sent = 0
+        self.frames = self.sent = self.blocked_times = 0
+        self.blocked_s = 0.0
         self.last_error = ""
         self._house, self._tasks = house, tasks
         self._life = life.Link(keep_alive=connection.keep_alive)
@@ -146,7 +149,11 @@ class Link:
 
     def view(self) -> LinkView:
         session, life_now = self._latest, self._life
-        waits = life_now.phase is Phase.DOWN
+        waits, blocked_since_s, now_s = (
+            life_now.phase is Phase.DOWN,
+            session.blocked_since_s,
+            self._house.clock.monotonic_s(),
+        )
         return LinkView(
             connection=self.connection,
             phase=life_now.phase,
@@ -156,9 +163,12 @@ class Link:
             last_pong_at_ms=session.pong_ms,
             attempts=life_now.attempts,
             last_error=self.last_error,
-            retry_in_s=max(0.0, life_now.retry_at_s - self._house.clock.monotonic_s()) if waits else None,
+            retry_in_s=max(0.0, life_now.retry_at_s - now_s) if waits else None,
             frames=self.frames,
             sent=self.sent,
+            blocked=blocked_since_s is not None,
+            blocked_times=self.blocked_times,
+            blocked_s=self.blocked_s + (0.0 if blocked_since_s is None else now_s - blocked_since_s),
         )
 
     # ---- for Links
@@ -191,7 +201,7 @@ class Link:
         if session is not None:
             if session.heard_s > self._life.last_heard_s:
                 self._step(Signal.HEARD, session.heard_s)
-            if session.blocked and self._life.pinged_s is not None:
+            if session.blocked_since_s is not None and self._life.pinged_s is not None:
                 self._step(Signal.HEARD, self._house.clock.monotonic_s())  # we do not listen: no silence of theirs
         if stalled:
             self._signal(Signal.STALLED)
@@ -401,9 +411,7 @@ class Link:
                 facts_ms[heard.channel] = at_ms
                 on_heard(connection, heard, at_ms)
                 if hearer.full:
-                    session.blocked = True
-                    await hearer.room()
-                    session.blocked = False
+                    await self._wait_for_room(session)
             if heard.replies:
                 for reply in heard.replies:
                     hearer.on_reply(connection, reply)
@@ -437,6 +445,17 @@ class Link:
                 session.socket.send(frame)
         except NotSent as error:  # it is about to end; the next one opens with the new token
             log.debug("not_renewed", connection=self.connection.connection_key, reason=str(error))
+
+    async def _wait_for_room(self, session: _Session) -> None:
+        """Facts cannot be taken now: nothing is read, the socket fills, and the venue keeps what is to come."""
+        monotonic_s = self._house.clock.monotonic_s
+        session.blocked_since_s = monotonic_s()
+        self.blocked_times += 1
+        try:
+            await self._house.hearer.room()
+        finally:
+            self.blocked_s += monotonic_s() - session.blocked_since_s
+            session.blocked_since_s = None
 
     def _said(self, session: _Session, frame: bytes, said: Said) -> None:
         if said.ref and said.notice is Notice.AUTH_REFUSED and (row := self._of_ref.get(said.ref)) is not None:

@@ -29,6 +29,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     last_pong_at_ms: int | None = None
     attempts: int = 0
     last_error: str = ""
+    blocked: bool = False
+    blocked_s: float = 0.0
 
 
 class GapRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,11 +127,14 @@ def connections_table(rows: Iterable[object], *, now_ms: int | None = None, limi
     known = _rows(rows, ConnectionRow)
     worst_first = sorted(known, key=lambda r: (_rank(r.phase), r.listener_id, r.kind, r.connection_key))
     counts = Counter(r.phase for r in known)
-    table = _table("Connections", " · ".join(f"{n} {phase}" for phase, n in sorted(counts.items(), key=_by_rank)))
+    said = [f"{n} {phase}" for phase, n in sorted(counts.items(), key=_by_rank)]
+    said += [f"{held} held back"] if (held := sum(r.blocked for r in known)) else []
+    table = _table("Connections", " · ".join(said))
     for name in ("account", "kind", "phase"):
         table.add_column(name, no_wrap=True)
     table.add_column("heard", justify="right", no_wrap=True)
     table.add_column("pong", justify="right", no_wrap=True)
+    table.add_column("held back", justify="right", no_wrap=True)
     table.add_column("tries", justify="right")
     table.add_column("last error", ratio=1, no_wrap=True)
     for row in worst_first[:limit]:
@@ -140,6 +145,9 @@ def connections_table(rows: Iterable[object], *, now_ms: int | None = None, limi
             Text(f"{sign} {row.phase}", style),
             _ago(row.last_heard_at_ms, now_ms),
             _ago(row.last_pong_at_ms, now_ms),
+            Text(
+                lasting(round(row.blocked_s * 1000)) if row.blocked_s else "", "bold yellow" if row.blocked else "dim"
+            ),
             Text("" if row.phase == "live" else str(row.attempts or ""), "yellow"),
             Text("" if row.phase == "live" else row.last_error, "red"),
         )

@@ -221,6 +221,7 @@ async def test_the_queue_is_bounded_and_says_so_before_it_is_full(small: Ledger)
         small.append(fill_rows(range(999, 1001)))
     with pytest.raises(LedgerFull):
         await small.write(lambda connection: None)
+    assert small.health().limit == 1000
     for _ in range(200):  # what became of orders still finds room, and that has a limit, too
         small.post(lambda connection: None)
     with pytest.raises(LedgerFull):

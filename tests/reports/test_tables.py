@@ -41,6 +41,14 @@ def test_how_long_ago_a_link_was_heard_needs_the_time_and_else_is_a_time_of_day(
     assert any("23:59:55" in line for line in _lines(tables.connections_table([row])))
 
 
+def test_connections_that_are_held_back_are_told_with_how_long() -> None:
+    rows = [_row("a", "live", blocked=True, blocked_s=12.3), _row("b", "live", blocked_s=0.5), _row("c", "live")]
+    lines = _lines(tables.connections_table(rows, now_ms=NOW))
+    assert "3 live · 1 held back" in lines[-1]
+    assert any("a " in line and "12 s" in line for line in lines)
+    assert any("b " in line and "0.5 s" in line for line in lines)
+
+
 def test_what_does_not_fit_is_counted() -> None:
     rows = [_row(f"a{n}", "live") for n in range(50)]
     assert "50 live · 10 more not shown" in _lines(tables.connections_table(rows, limit=40))[-1]
