@@ -74,6 +74,7 @@ class Link(Struct, frozen=True, kw_only=True):
     live_since_s: float = 0.0
     last_heard_s: float = 0.0
     pinged_s: float | None = None  # a ping is out since then and nothing was heard after it
+    last_ping_s: float = 0.0  # or when it came to life
     leaving: bool = False  # the socket in use must be replaced
     replacing: bool = False  # a replacement is being opened
 
@@ -164,8 +165,11 @@ def _watched(link: Link, now_s: float, pulse: Pulse, chance: float, *, quiet_s: 
         return _dropped(link, now_s, pulse, chance), Action.CLOSE
     if link.replacing and _overdue(link, now_s, pulse):
         return _put_off(link, now_s, pulse, chance), Action.ABANDON
-    if link.pinged_s is None and now_s - link.last_heard_s >= quiet_s:
-        return replace(link, pinged_s=now_s), Action.PING
+    # What we hear may have been long on its way: a venue can have been silent for much longer than we know, and then
+    # closes. So however much is heard, it is made to say something in time.
+    quiet = now_s - link.last_heard_s >= quiet_s or now_s - link.last_ping_s >= _ahead_s(pulse.quiet_s)
+    if link.pinged_s is None and quiet:
+        return replace(link, pinged_s=now_s, last_ping_s=now_s), Action.PING
     if link.leaving and not link.replacing and now_s >= link.retry_at_s:
         return replace(link, replacing=True), Action.REPLACE
     return link, None
@@ -178,7 +182,12 @@ def _ahead_s(limit_s: float) -> float:
 
 def _live(link: Link, now_s: float) -> Link:
     return Link(
-        keep_alive=link.keep_alive, phase=Phase.LIVE, attempts=link.attempts, live_since_s=now_s, last_heard_s=now_s
+        keep_alive=link.keep_alive,
+        phase=Phase.LIVE,
+        attempts=link.attempts,
+        live_since_s=now_s,
+        last_heard_s=now_s,
+        last_ping_s=now_s,
     )
 
 
