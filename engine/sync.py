@@ -7,7 +7,7 @@ held back; the backfill applies history first and then releases what was held, t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Protocol
 
@@ -86,6 +86,9 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Instrument]:
+        return iter(self._by_name.values())
 
 
 class Mark(msgspec.Struct, frozen=True):

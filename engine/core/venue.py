@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,6 +18,8 @@ from engine.core.facts import Candle, Fact
 from engine.core.instruments import Instrument
 from engine.core.matching import Exchange
 from engine.core.orders import Command, OrderType, Outcome
+from engine.core.truth import Truth
+from engine.core.windows import Windows
 
 Frame = str | bytes
 """One WebSocket message. str goes out as a text frame, bytes as a binary one; what comes in is always bytes."""
@@ -542,10 +544,33 @@ class Quoted(msgspec.Struct, frozen=True, kw_only=True):
     lot: Decimal
 
 
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One login at a simulated venue, as a registry takes it."""
+
+    name: str
+    ref: str = ""
+    credentials: Mapping[str, str]
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """How an office is set up at a simulated venue: `STAGE` of the module with its front."""
+
+    doors: Mapping[str, str]  # endpoint kind -> name of its URL in the simulator's JSON line
+    entries: Callable[[Mapping[str, Any]], Sequence[Entry]]  # whom the JSON line lets in
+    instrument: str  # what a demonstration trades, or watches, here
+    channels: Mapping[str, tuple[str, ...]] = {}  # by endpoint kind, where other than its own are wanted
+
+
 class Front(Protocol):
-    """A venue's server. Everything follows from the seed it was made with and the times it is given (wall ms)."""
+    """A venue's server. Everything follows from the seed it was made with and the times it is given (wall ms).
+
+    Made by `front(accounts=, seed=, now_ms=, faults=, limits=True, either=None)` in the venue's `front.py`: `either`,
+    a source of chance, decides what the dossier leaves unconfirmed.
+    """
 
     exchange: Exchange
+    windows: Windows  # every limit is counted here, under the name of its rule where the dialect has one
+    codes: Mapping[str, Sequence[str]]  # by kind of fault: the venue's codes or words for it, to choose from
     quoted: Sequence[Quoted]
     paths: Mapping[str, str]  # name of a WebSocket URL in the simulator's JSON line -> its path
     rests: Mapping[str, str]  # name of an HTTP URL there -> its path, "" for none
@@ -578,7 +603,10 @@ class Front(Protocol):
         """What is to be sent, in order."""
 
     def command(self, kind: str, accounts: Sequence[str], detail: Mapping[str, str], now_ms: int) -> int:
-        """Something the venue does at once (a notice, a deleted key, …); returns how often it was done."""
+        """Something the venue does at once; returns how often it was done. KeyError for what it never does.
+
+        Kinds: notice, kill_key, new_key (then in `accounts()`), liquidate, funding, cancel_all.
+        """
 
     def symbol(self, instrument: str) -> str:
         """The venue's symbol for its own or our spelling. Raises KeyError for what it does not list."""
@@ -587,6 +615,9 @@ class Front(Protocol):
         """An order that the account's owner places on the venue's own page."""
 
     def transfer(self, account: str, currency: str, amount: Decimal, now_ms: int) -> None: ...
+
+    def account(self, name: str) -> Truth:
+        """All that an account has, in our words."""
 
     def truth(self, kind: str, account: str) -> list[dict[str, object]]:
         """The venue's own view, complete and at this instant: orders, fills, positions, balances, connections."""

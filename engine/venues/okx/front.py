@@ -7,7 +7,6 @@ Everything follows from the seed and the times given. What the venue leaves unco
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -18,7 +17,9 @@ from typing import Any
 import msgspec
 
 from engine.core.matching import Exchange
-from engine.core.venue import Call, Faults, Outgoing, Quoted, Response, Sent
+from engine.core.truth import Truth
+from engine.core.venue import Call, Entry, Faults, Outgoing, Quoted, Response, Sent, Stage
+from engine.core.windows import Windows
 from engine.venues.okx.front_channels import (
     BUSINESS,
     CHANNELS,
@@ -30,12 +31,14 @@ from engine.venues.okx.front_channels import (
     arg_key,
     regular_ms,
 )
-from engine.venues.okx.front_orders import MOST, OPERATIONS, Later, OrderDesk, Row, Windows
+from engine.venues.okx.front_orders import MOST, OPERATIONS, Later, OrderDesk, Row
 from engine.venues.okx.front_rest import RestDesk, same, sign
 from engine.venues.okx.front_rows import balance_row, fill_row, order_row, position_row, text
-from engine.venues.okx.front_rules import HOUR_MS, LISTINGS, Rules, Turned, told
+from engine.venues.okx.front_rules import HOUR_MS, LISTINGS, Rules, Turned, drawn, told
 from engine.venues.okx.front_state import ZERO, Customer
 from engine.venues.okx.front_trading import Trading
+from engine.venues.okx.front_truth import truth_of
+from engine.venues.okx.sign import FIELDS
 from engine.venues.okx.symbols import symbol_of
 
 _SWEEP_MS = 500  # how often idle times and repeated pushes are looked at
@@ -70,6 +73,11 @@ class OkxSession:
 class OkxFront:
     """The venue's server."""
 
+    codes: Mapping[str, Sequence[str]] = {
+        "refuse_login": ("60009", "63999", "50001"),
+        "drop_ack": ("", "50004"),
+        "drop_request": ("", "50004"),
+    }
     paths: Mapping[str, str] = {"ws_public": PUBLIC, "ws_private": PRIVATE, "ws_business": BUSINESS}
     rests: Mapping[str, str] = {"rest": ""}
 
@@ -85,16 +93,15 @@ class OkxFront:
         self.trading = Trading(self.exchange, LISTINGS, rules, self._rng)
         self.trading.customers.update({customer.name: customer for customer in customers})
         self._by_key = {customer.api_key: customer for customer in customers}
-        self._windows = Windows()
-        self._orders = OrderDesk(self.trading, rules, self._windows, faults)
-        self._rest = RestDesk(self.trading, self._orders, rules, self._windows, faults, self._by_key, self._put_off)
+        self.windows = Windows()
+        self._orders = OrderDesk(self.trading, rules, self.windows, faults)
+        self._rest = RestDesk(self.trading, self._orders, rules, self.windows, faults, self._by_key, self._put_off)
         self._channels = Channels(self.trading, self._rest.reads, rules, faults)
         self._sessions: dict[OkxSession, None] = {}
         self._members: dict[str, dict[OkxSession, None]] = {}  # an account's sessions
         self._outbox: list[Outgoing] = []
         self._later: list[tuple[int, int, Later]] = []
         self._order_of_later = count()
-        self._connects: dict[str, deque[int]] = {}
         self._swept_ms = 0
 
     # ---- The contract of a front
@@ -112,11 +119,8 @@ class OkxFront:
         path, peer = call.target.partition("?")[0], call.peer
         if path not in self.paths.values():
             return 404
-        if self.rules.limits:
-            recent = self._connects.setdefault(peer, deque(maxlen=self.rules.connects_per_s))
-            if len(recent) == self.rules.connects_per_s and now_ms - recent[0] < 1000:
-                return self.rules.connect_refusal
-            recent.append(now_ms)
+        if self.rules.limits and not self.windows.admit("opens", peer, self.rules.connects_per_s, 1000, now_ms):
+            return self.rules.connect_refusal
         session = OkxSession(self, path, peer, f"{self._rng.getrandbits(32):08x}", now_ms)
         self._sessions[session] = None
         return session
@@ -154,6 +158,14 @@ class OkxFront:
                 return self._notice(accounts, float(detail.get("seconds", "60")), now_ms)
             case "kill_key":
                 return self._kill_keys(accounts)
+            case "new_key":
+                return self._new_keys(accounts)
+            case "cancel_all":
+                done = sum(
+                    self.trading.cancel_everything(self.trading.customers[name], "", "1", now_ms) for name in accounts
+                )
+                self.settle(now_ms)
+                return done
             case "liquidate":
                 done = sum(
                     self.trading.liquidate(self.trading.customers[name], self.symbol(detail["instrument"]), now_ms)
@@ -208,6 +220,9 @@ class OkxFront:
             ]
         names = [account] if account else list(self.trading.customers)
         return [{"account": n, **row} for n in names for row in self._true_rows(kind, self.trading.customers[n])]
+
+    def account(self, name: str) -> Truth:
+        return truth_of(self.trading.customers[name])
 
     def _true_rows(self, kind: str, customer: Customer) -> list[Row]:
         match kind:
@@ -265,7 +280,7 @@ class OkxFront:
 
     def _count_request(self, session: OkxSession, now_ms: int) -> None:
         limit = self.rules.session_requests_per_hour
-        if self.rules.limits and not self._windows.admit(session, limit, HOUR_MS, now_ms):
+        if self.rules.limits and not self.windows.admit("requests of a connection", session, limit, HOUR_MS, now_ms):
             raise Turned("60014")
 
     def _login(self, session: OkxSession, said: Mapping[str, Any], now_ms: int) -> None:
@@ -473,6 +488,14 @@ class OkxFront:
             self._close(session, 4007, "API key has been updated or deleted.")
         return len(accounts)
 
+    def _new_keys(self, accounts: Sequence[str]) -> int:
+        """Their owners make new keys; what was logged in with the old ones stays so until those are deleted."""
+        for name in accounts:
+            customer = self.trading.customers[name]
+            customer.api_key = f"{customer.api_key[:-4]}{self._rng.getrandbits(16):04x}"
+            self._by_key[customer.api_key] = customer
+        return len(accounts)
+
     # ---- Sending
 
     def _send(self, session: OkxSession, sent: Sent, frame: str, now_ms: int) -> None:
@@ -517,6 +540,14 @@ def _json(**fields: Any) -> str:
     return _encode(fields).decode()
 
 
+STAGE = Stage(
+    doors={"rest": "rest", "private": "ws_private", "public": "ws_public", "business": "ws_business"},
+    entries=lambda line: [Entry(name=row["name"], credentials={f: row[f] for f in FIELDS}) for row in line["accounts"]],
+    instrument="BTC/USDT:USDT",
+    channels={"public": ("mark-price:BTC/USDT:USDT", "tickers:BTC/USDT:USDT", "instruments:SWAP")},
+)
+
+
 def front(
     *,
     accounts: int,
@@ -525,8 +556,14 @@ def front(
     faults: Faults,
     limits: bool = True,
     rules: Rules | None = None,
+    either: random.Random | None = None,
 ) -> OkxFront:
-    """A venue with customers demo-01, demo-02, …: keys, opening cash and ids all follow from the seed."""
+    """A venue with customers demo-01, demo-02, …: keys, opening cash and ids all follow from the seed.
+
+    `either` decides by chance what the dossier leaves unconfirmed.
+    """
+    if either is not None:
+        rules = drawn(either, limits=limits)
     customers = [_customer(number, accounts, seed) for number in range(1, accounts + 1)]
     made = OkxFront(customers, seed, faults, rules or Rules(limits=limits))
     chance = random.Random(f"okx opening cash {seed}")

@@ -5,10 +5,11 @@ Rates are shared by both ways in (OKX dossier §5.5); codes "0", "1", "2" say al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.core.venue import Faults
+from engine.core.windows import Windows
 from engine.venues.okx.front_rules import Listing, Rules, Turned, told
 from engine.venues.okx.front_state import Customer
 from engine.venues.okx.front_trading import OrderTold, Trading
@@ -28,22 +29,6 @@ OPERATIONS = {
     "amend-order": ("amend", False),
     "batch-amend-orders": ("amend", True),
 }
-
-
-class Windows:
-    """Counts of requests in windows that begin with their first request."""
-
-    def __init__(self) -> None:
-        self._counts: dict[Hashable, tuple[int, int]] = {}
-
-    def admit(self, key: Hashable, limit: int, window_ms: int, now_ms: int, weight: int = 1) -> bool:
-        began_ms, count = self._counts.get(key, (now_ms, 0))
-        if now_ms - began_ms >= window_ms:
-            began_ms, count = now_ms, 0
-        if count + weight > limit:
-            return False
-        self._counts[key] = (began_ms, count + weight)
-        return True
 
 
 class OrderDesk:
@@ -102,11 +87,11 @@ class OrderDesk:
         if not self.rules.limits:
             return
         limit = self.rules.order_rate if single else self.rules.batch_rate
-        key = (customer.name, what, single, listing.inst_id)
-        if not self.windows.admit(key, limit, _WINDOW_MS, now_ms):
+        rule = what if single else f"{what}-batch"
+        if not self.windows.admit(rule, (customer.name, listing.inst_id), limit, _WINDOW_MS, now_ms):
             raise Turned("50011")
-        everything = (customer.name, "all")
-        if what != "cancel" and not self.windows.admit(everything, self.rules.account_rate, _WINDOW_MS, now_ms):
+        most = self.rules.account_rate
+        if what != "cancel" and not self.windows.admit("orders-all", customer.name, most, _WINDOW_MS, now_ms):
             raise Turned("50061")
 
     def _place(self, customer: Customer, listing: Listing, ask: Ask, now_ms: int) -> Row:

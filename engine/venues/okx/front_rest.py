@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from engine.core.venue import Call, Faults, Response
-from engine.venues.okx.front_orders import MOST, Later, OrderDesk, Row, Windows
+from engine.core.windows import Windows
+from engine.venues.okx.front_orders import MOST, Later, OrderDesk, Row
 from engine.venues.okx.front_reads import Params, Reads
 from engine.venues.okx.front_rules import Rules, Turned, told
 from engine.venues.okx.front_state import Customer, View
@@ -132,7 +133,7 @@ class RestDesk:
         params = dict(parse_qsl(query))
         if path in self._public and call.method == "GET":
             rate, read = self._public[path]
-            self._admit(rate, (path, call.peer, params.get("instType", "")), now_ms)
+            self._admit(rate, path, (call.peer, params.get("instType", "")), now_ms)
             return answer(read(params, now_ms))
         known = path in self._private if call.method == "GET" else path in (*_POSTED, *self._posts())
         if not known:
@@ -143,7 +144,7 @@ class RestDesk:
             per = params.get("instId", "") if path == "/api/v5/trade/order" else params.get("instType", "")
             if path not in ("/api/v5/trade/order", "/api/v5/account/instruments"):
                 per = ""
-            self._admit(rate_user, (path, customer.name, per), now_ms)
+            self._admit(rate_user, path, (customer.name, per), now_ms)
             return answer(read_user(customer, self._view(customer, now_ms), params, now_ms))
         try:
             body = msgspec.json.decode(call.body)
@@ -154,7 +155,7 @@ class RestDesk:
         if not isinstance(body, dict):
             raise Turned("51000", "body")
         rate, post = self._posts()[path]
-        self._admit(rate, (path, customer.name, str(body.get("tag", ""))), now_ms)
+        self._admit(rate, path, (customer.name, str(body.get("tag", ""))), now_ms)
         return answer(post(customer, body, now_ms))
 
     def _posts(self) -> dict[str, tuple[Rate, Callable[[Customer, Mapping[str, Any], int], list[Row]]]]:
@@ -164,8 +165,9 @@ class RestDesk:
             "/api/v5/trade/cancel-all-after": (Rate(1, 1000), self._cancel_all_after),
         }
 
-    def _admit(self, rate: Rate, key: Hashable, now_ms: int) -> None:
-        if self.rules.limits and not self.windows.admit(key, rate.limit, rate.window_ms, now_ms):
+    def _admit(self, rate: Rate, path: str, who: Hashable, now_ms: int) -> None:
+        rule = path.rpartition("/")[2]
+        if self.rules.limits and not self.windows.admit(rule, who, rate.limit, rate.window_ms, now_ms):
             raise Denied(429, "50011")
 
     def _authenticate(self, call: Call, now_ms: int) -> Customer:

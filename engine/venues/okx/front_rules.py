@@ -5,6 +5,7 @@ Numbers are from the OKX dossier (§2.4 request limits, §5.5 order rates, §6.3
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 
 import msgspec
@@ -186,6 +187,18 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     market_final_zero_fill: bool = True  # §3.1: a market order's last frame may show fillSz "0"
     split_reversals: bool = False  # §15.13: one match that turns a position round gives two fill rows
     echo_extra_params: bool = False  # §2.5: does an acknowledgement repeat extraParams?
+
+
+def drawn(chance: random.Random, *, limits: bool) -> Rules:
+    """What is unconfirmed is one way or the other."""
+    return Rules(
+        limits=limits,
+        acknowledge=chance.choice(("mixed", "before", "after")),
+        post_only_live_first=chance.random() < 0.5,
+        market_final_zero_fill=chance.random() < 0.5,
+        split_reversals=chance.random() < 0.5,
+        snapshot_rows=chance.choice((3, 20)),
+    )
 
 
 TEXTS = {
