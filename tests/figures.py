@@ -18,8 +18,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "reference" / "reliability.md"
 
 def record(section: str, lines: list[str], page: Path = PAGE) -> None:
     """Put `lines` where the page holds the figures of `section`; LookupError when it has no such section, or two."""
-    marks = f"<!-- figures:{section} -->", f"<!-- /figures:{section} -->"
-    between = re.compile(f"{re.escape(marks[0])}\n.*?{re.escape(marks[1])}", re.DOTALL)
+    marks = _marks(section)
+    between = _between(section)
     folder = os.open(page.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # two commands may end at the same moment
@@ -30,6 +30,21 @@ def record(section: str, lines: list[str], page: Path = PAGE) -> None:
         _replace(page, between.sub(lambda _: text, before))
     finally:
         os.close(folder)
+
+
+def recorded(section: str, page: Path = PAGE) -> list[str]:
+    """What `record` has put there, for a command that adds to it."""
+    found = _between(section).search(page.read_text(encoding="utf-8"))
+    return found[0].splitlines()[1:-1] if found else []
+
+
+def _marks(section: str) -> tuple[str, str]:
+    return f"<!-- figures:{section} -->", f"<!-- /figures:{section} -->"
+
+
+def _between(section: str) -> re.Pattern[str]:
+    begin, end = (re.escape(mark) for mark in _marks(section))
+    return re.compile(f"{begin}\n.*?{end}", re.DOTALL)
 
 
 def dated(command: str, printed: Iterable[str], *, now: datetime | None = None) -> list[str]:

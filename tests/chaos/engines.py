@@ -6,16 +6,39 @@ installed: what a start costs is then the engine's own recovery, not Python's re
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from engine import cli
 from engine.crash import VARIABLE
 
 _FIRST_FREE = 3  # file descriptors above the standard ones belong to whoever forks
+# The command line loads what a command needs when it is asked for, and libraries some of theirs later still.
+_LOADED = (
+    "engine.cli.run",
+    "anyio._backends._asyncio",
+    "apscheduler.schedulers.asyncio",
+    "apscheduler.triggers.interval",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
+    "uvicorn.middleware.proxy_headers",
+    "uvicorn.lifespan.off",
+    "uvloop",
+    "websockets.asyncio.client",
+)
+
+
+def load() -> None:
+    """Everything that an engine would load: once, before the first of them is forked."""
+    for name in _LOADED:
+        import_module(name)
+    gc.collect()
+    gc.freeze()  # a child that looks for garbage must not copy every page of its parent
 
 
 class Engine:

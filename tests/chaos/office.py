@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import sqlalchemy as sa
@@ -22,12 +22,12 @@ from engine.cli import demo_office
 from engine.cli.demo_office import SimulatedVenue
 from engine.control.client import Control, ControlError, NoEngine
 from engine.crash import POINTS
-from engine.ledger import plans, reader, tables
+from engine.ledger import backup, plans, reader, tables
 from engine.venues import venues
 from tests.chaos.engines import Engine
+from tests.chaos.places import ACCOUNTS, FIRST, way_to
 from tests.chaos.verdict import Records, Verdict, judge
 
-ACCOUNTS = 6
 # A short expiry makes a short quarantine: a request of a dead engine is either at the venue or never will be.
 SETTINGS = """
 [venues.okx]
@@ -43,12 +43,19 @@ crosscheck_s = 4.0
 in_flight_guard_s = 0.2
 """
 LEGS = {"BTC/USDT:USDT": ("BTC-USDT-SWAP", "0.1"), "ETH/USDT:USDT": ("ETH-USDT-SWAP", "0.01")}
-_FIRST = "open-before-keep"  # passed only when an account is seen for the first time
-_AGAIN = tuple(p for p in POINTS if p != _FIRST)
-_EACH_ACCOUNT = ("open", "backfill", "mid-send")
-_OFTEN = {"ledger": 60, "answer": 12, "steps": 6}
+AT_RANDOM, NOT_REACHED = "at random:", "not reached:"
+# What an engine that is killed at any moment is doing: for how long at most, and by which act.
+_PHASES = {
+    "starting": (0.8, ""),
+    "sending": (0.06, "execute"),
+    "working": (1.5, "anything"),
+    "reading back": (0.3, "read back"),
+    "reconciling": (0.3, "reconcile"),
+    "killing": (0.6, "kill switch"),
+}
 _START_LIMIT_S = 30.0
-_ARMED_LIMIT_S = 12.0  # a place that is not passed within it: killed all the same
+_PROOF_TAKES_S = 15.0
+_MOST = ACCOUNTS - 2  # the others may be troubled by a fault
 _SETTLE_LIMIT_S = 90.0
 # Faults of the venue that make a kill harder to come back from. The counts of them are reported.
 FAULTS: tuple[dict[str, Any], ...] = (
@@ -75,13 +82,13 @@ class Office:
         self.kills: Counter[str] = Counter()  # by what it was doing
         self.engine: Engine | None = None
         self.control = Control(demo_office.socket(folder))
-        self._places = [_FIRST]
+        self._places = [FIRST]
 
     # ---- one kill
 
     def kill_once(self) -> None:
         """Start the engine, let it be killed at a named place or at any moment, leave it dead."""
-        if self._places == [_FIRST] or self.rng.random() < 0.5:
+        if self._places == [FIRST] or self.rng.random() < 0.5:
             self._die_at(self._next_place())
         else:
             self._die_at_any_moment()
@@ -89,42 +96,44 @@ class Office:
     def _next_place(self) -> str:
         """Every place comes as often as every other."""
         if not self._places:
-            self._places = self.rng.sample(_AGAIN, len(_AGAIN))
+            again = [place for place in POINTS if place != FIRST]
+            self._places = self.rng.sample(again, len(again))
         return self._places.pop()
 
     def _die_at(self, place: str) -> None:
-        most = ACCOUNTS if place.startswith(_EACH_ACCOUNT) else _OFTEN.get(place.partition("-")[0], 1)
-        count = self.rng.randint(1, most)
+        way = way_to(place)
+        if way.restored:
+            backup.mark(self.url, "chaos", "itself", time.time_ns() // 1_000_000)
+        count = self.rng.randint(1, way.most)
         self.engine = engine = Engine(self.config, self.folder / "engine.log", f"{place}:{count}")
-        deadline_s = time.monotonic() + _ARMED_LIMIT_S
+        deadline_s = time.monotonic() + way.within_s
         with suppress(NoEngine, ControlError, httpx.HTTPError):
-            self._until_proven()
+            if way.act:
+                self._until_proven()
             while engine.alive() and time.monotonic() < deadline_s:
-                self._work()
+                self.ACTS[way.act](self) if way.act else time.sleep(0.01)
         reached = engine.wait(0.0 if time.monotonic() >= deadline_s else 1.0)
         engine.kill()
-        self.kills[place if reached else "not reached"] += 1
+        self.kills[place if reached else f"{NOT_REACHED} {place}"] += 1
 
     def _die_at_any_moment(self) -> None:
-        phase = self.rng.choice(("starting", "sending", "working"))
+        phase = self.rng.choice(sorted(_PHASES))
+        longest_s, act = _PHASES[phase]
         self.engine = engine = Engine(self.config, self.folder / "engine.log")
-        if phase == "starting":
-            time.sleep(self.rng.uniform(0.0, 1.5))
+        if not act:
+            time.sleep(self.rng.uniform(0.0, longest_s))
         else:
             with suppress(NoEngine, ControlError, httpx.HTTPError):
                 self._until_proven()
-                if phase == "sending":
-                    plan_id = self._approved_plan()
-                    self._kill_in(self.rng.uniform(0.0005, 0.06))
-                    if plan_id:
-                        self._execute(plan_id)
-                else:
-                    self._kill_in(self.rng.uniform(0.001, 2.0))
-                    while engine.alive():
-                        self._work()
+                plan_id = self._approved_plan() if act == "execute" else ""
+                self._kill_in(self.rng.uniform(0.0005, longest_s))
+                if plan_id:
+                    self._execute(plan_id)
+                while engine.alive():
+                    self.ACTS[act](self) if act != "execute" else time.sleep(0.001)
             _disarm()
         engine.kill()
-        self.kills[f"at random, {phase}"] += 1
+        self.kills[f"{AT_RANDOM} {phase}"] += 1
 
     def _kill_in(self, seconds: float) -> None:
         """From outside, whatever it is doing then, also while we wait for its answer."""
@@ -147,29 +156,85 @@ class Office:
         assert engine is not None, "started"
         while engine.alive() and time.monotonic() < deadline_s:
             with suppress(NoEngine):
-                if self.control.get("/status")["proven"] >= ACCOUNTS - 1:  # one may be troubled by a fault
+                status = self.control.get("/status")
+                if status["kill"]:
+                    self._lift()
+                elif status["proven"] >= _MOST and not status["blocked"]:
                     return
             time.sleep(0.02)
 
-    def _work(self) -> None:
+    def _anything(self) -> None:
         """One thing that a manager, a robot of ours or the market may do."""
-        chance = self.rng.random()
-        if chance < 0.5:
-            if plan_id := self._approved_plan():
-                self._execute(plan_id)
-        elif chance < 0.6 and self.told:
-            self._ask(f"/plans/{self.rng.choice(self.told[-4:])}/cancel", {"by": "chaos"})
-        elif chance < 0.68 and self.told:
+        acts = (self._send, self._cancel_one, self._amend_one, self._read_back, self._reconcile)
+        (act,) = self.rng.choices((*acts, self._kill_switch, self.meanwhile), (50, 10, 8, 8, 8, 4, 12))
+        act()
+
+    def _send(self) -> None:
+        if plan_id := self._approved_plan():
+            self._execute(plan_id)
+
+    def _cancel(self) -> None:
+        self._rest()
+        self._cancel_one()
+
+    def _amend(self) -> None:
+        self._rest()
+        self._amend_one()
+
+    def _rest(self) -> None:
+        """Orders of every account that stay at work."""
+        if plan_id := self._approved_plan(resting=True):
+            self._execute(plan_id)
+
+    def _lose(self) -> None:
+        """Requests that the venue never gets: what became of them must be proven."""
+        for account in self.venue.names:
+            self.venue.post("/faults", {"kind": "drop_request", "times": 1, "accounts": [account]})
+        self._rest()
+        engine, deadline_s = self.engine, time.monotonic() + _PROOF_TAKES_S
+        while engine is not None and engine.alive() and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+
+    def _cancel_one(self) -> None:
+        if self.told:
+            self._ask(f"/plans/{self.rng.choice(self.told[-2:])}/cancel", {"by": "chaos"})
+
+    def _amend_one(self) -> None:
+        if self.told:
             price = self._price("BTC/USDT:USDT", 0.995)
-            self._ask(f"/plans/{self.rng.choice(self.told[-4:])}/amend", {"price": price, "by": "chaos"})
-        elif chance < 0.76:
-            self._ask("/backfill", {})
-        elif chance < 0.82:
-            with suppress(ControlError):
-                for _ in self.control.stream("/reconcile", {"kind": "adhoc"}):
-                    pass
-        else:
-            self.meanwhile()
+            self._ask(f"/plans/{self.rng.choice(self.told[-2:])}/amend", {"price": price, "by": "chaos"})
+
+    def _read_back(self) -> None:
+        self._ask("/backfill", {})
+
+    def _reconcile(self) -> None:
+        with suppress(ControlError):
+            for _ in self.control.stream("/reconcile", {"kind": "adhoc"}):
+                pass
+
+    def _kill_switch(self) -> None:
+        """Thrown while orders are at work, left on for a moment, lifted."""
+        self._rest()
+        account = self.rng.choice(self.venue.names)
+        scope = self.rng.choice(("all", "venue:okx", f"account:{account}"))
+        self._ask("/kill/on", {"scope": scope, "by": "chaos", "why": "chaos"})
+        time.sleep(self.rng.uniform(0.0, 0.3))
+        self._lift()
+
+    ACTS: ClassVar[dict[str, Callable[[Office], None]]] = {
+        "anything": _anything,
+        "send": _send,
+        "cancel": _cancel,
+        "amend": _amend,
+        "lose": _lose,
+        "read back": _read_back,
+        "reconcile": _reconcile,
+        "kill switch": _kill_switch,
+    }
+
+    def _lift(self) -> None:
+        for switch in self.control.get("/kill")["switches"]:
+            self._ask("/kill/off", {"scope": switch["scope"], "by": "chaos", "why": "chaos"})
 
     def meanwhile(self) -> None:
         """What happens at the venue whether an engine runs or not."""
@@ -182,14 +247,15 @@ class Office:
             fault = dict(self.rng.choice(FAULTS))
             self.venue.post("/faults", {**fault, "accounts": [account]})
 
-    def _approved_plan(self) -> str:
+    def _approved_plan(self, *, resting: bool = False) -> str:
         legs = []
         for instrument in self.rng.sample(sorted(LEGS), self.rng.randint(1, 2)):
-            market = self.rng.random() < 0.4
+            market = not resting and self.rng.random() < 0.4
             side = self.rng.choice(("buy", "sell"))
             quantity = str(ACCOUNTS * self.rng.randint(1, 3))
             leg = {"instrument": instrument, "method": "equal", "side": side, "quantity": quantity}
-            away = self.rng.uniform(0.9995, 1.0) if self.rng.random() < 0.5 else self.rng.uniform(0.97, 0.99)
+            near = not resting and self.rng.random() < 0.5
+            away = self.rng.uniform(0.9995, 1.0) if near else self.rng.uniform(0.97, 0.99)
             price = self._price(instrument, away if side == "buy" else 2 - away)
             legs.append({**leg, "order_type": "market"} if market else {**leg, "order_type": "limit", "price": price})
         draft = {"title": "chaos", "groups": ["everybody"], "legs": legs, "by": "chaos"}
@@ -221,6 +287,7 @@ class Office:
         self.engine = engine = Engine(self.config, self.folder / "engine.log")
         try:
             self._wait("proven", lambda s: s["proven"] == ACCOUNTS)
+            self._lift()
             self._wait("known", lambda s: s["unknown_orders"] == 0)
             for plan_id in self._executing():
                 self._ask(f"/plans/{plan_id}/cancel", {"by": "chaos"})

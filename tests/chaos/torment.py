@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 
 from engine.cli import demo_office
-from tests.chaos.office import ACCOUNTS, Office, records_of
+from tests.chaos.engines import load
+from tests.chaos.office import Office, records_of
+from tests.chaos.places import ACCOUNTS
 from tests.chaos.verdict import Verdict
 
 
@@ -26,6 +28,7 @@ class Told(msgspec.Struct):
 
 def torment(folder: Path, url: str, kills: int, seed: int, settle_every: int) -> Told:
     """One office, killed so often; in a process of its own."""
+    load()
     demo_office.fresh_folder(folder)
     with demo_office.simulator(folder, ACCOUNTS, seed, "--no-limits") as venue:
         office = Office(folder, venue, url or f"sqlite:///{folder / 'unisono.sqlite'}", seed)
