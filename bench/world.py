@@ -99,7 +99,7 @@ def office(doors: dict[str, str], accounts: int) -> Iterator[Config]:
         for number in range(accounts)
     ]
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        path = register(Path(folder), {**doors, "accounts": told}, {}, more=SETTINGS)
+        path = register(Path(folder), {"okx": {**doors, "accounts": told}}, {"okx": {}}, more=SETTINGS)
         yield load(path)
 
 

@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "sim": (
         "sim",
-        "Play a venue on 127.0.0.1: accounts with keys, real matching, a price path from the seed, faults on command.",
+        "Play venues on 127.0.0.1: accounts with keys, real matching, a price path from the seed, faults on command.",
     ),
     "doctor": (
         "doctor",

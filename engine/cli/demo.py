@@ -41,7 +41,6 @@ def _near(path: Path) -> str:
 _COMMAND = _near(Path(sys.executable).with_name("unisono"))
 _INSTRUMENT = "BTC/USDT:USDT"
 _SYMBOL = "BTC-USDT-SWAP"
-_CHANNELS = {"public": (f"mark-price:{_INSTRUMENT}", f"tickers:{_INSTRUMENT}", "instruments:SWAP")}
 _CUT_S = 8.0
 
 
@@ -71,9 +70,9 @@ def demo(
 
 def _show(folder: Path, accounts: int, seed: int, stay: bool, began: float) -> bool:
     demo_office.fresh_folder(folder)
-    with demo_office.simulator(folder, accounts, seed) as venue:
+    with demo_office.simulator(folder, accounts, seed, venue="okx") as venue:
         console.print(f"[green]●[/green] a simulated OKX is up at {venue.doors['rest']}")
-        config = demo_office.register(folder, venue.doors, _CHANNELS)
+        config = demo_office.register(folder, {venue.name: venue.doors})
         console.print(f"[green]●[/green] {accounts} accounts registered in a new registry, their keys sealed")
         with demo_office.engine(folder, config) as (control, running):
             console.print(f"[green]●[/green] the engine is up (process {running.pid})")

@@ -1,4 +1,4 @@
-"""Does. An office on loopback: a simulated venue, a new registry of its accounts, an engine; each a process of its own.
+"""Does. An office on loopback: simulated venues, a new registry of their accounts, an engine; processes of their own.
 
 For the demo, and for whoever else wants a whole office in a folder (acceptance tests, benches).
 """
@@ -25,10 +25,12 @@ from accounts.vault import Vault, create_key_file
 from engine import ledger
 from engine.control.client import Control
 from engine.core.register import compose
+from engine.sim.server import stage_of
 from engine.venues import venues
 
 START_LIMIT_S = 60.0
-SIMULATED = {"rest": "rest", "private": "ws_private", "public": "ws_public", "business": "ws_business"}
+_ENVIRONMENT = "demo"
+_BY, _WHY = "demo", "a demo office"
 
 
 class NotStarted(Exception):
@@ -36,15 +38,16 @@ class NotStarted(Exception):
 
 
 class SimulatedVenue:
-    """The simulator's control door: faults, the market, and the venue's own truth."""
+    """One venue of the simulator: its control door (faults, the market, the venue's own truth) and its addresses."""
 
-    def __init__(self, doors: Mapping[str, Any], pid: int) -> None:
-        self.doors, self.pid = doors, pid
+    def __init__(self, name: str, doors: Mapping[str, Any], pid: int) -> None:
+        self.name, self.doors, self.pid = name, doors, pid
+        self.stage = stage_of(name)
         self._http = httpx.Client(base_url=doors["control"], timeout=10.0)
 
     @property
     def names(self) -> list[str]:
-        return [account["name"] for account in self.doors["accounts"]]
+        return [entry.name for entry in self.stage.entries(self.doors)]
 
     def close(self) -> None:
         self._http.close()
@@ -57,21 +60,32 @@ class SimulatedVenue:
 
 
 @contextmanager
-def simulator(folder: Path, accounts: int, seed: int, *options: str) -> Iterator[SimulatedVenue]:
-    """`unisono sim` until the block ends. Raises NotStarted."""
-    command = [sys.executable, "-m", "engine.cli", "sim", "--venue", "okx", "--json"]
+def simulators(
+    folder: Path, accounts: int, seed: int, *options: str, names: Sequence[str] = ()
+) -> Iterator[dict[str, SimulatedVenue]]:
+    """`unisono sim` until the block ends: these venues, or all that can be played. Raises NotStarted."""
+    command = [sys.executable, "-m", "engine.cli", "sim", "--json"]
     command += ["--accounts", str(accounts), "--seed", str(seed), *options]
+    command += [word for name in names for word in ("--venue", name)]
     log = folder / "simulator.log"
     with log.open("ab") as stderr, process(command, stdout=subprocess.PIPE, stderr=stderr) as running:
         assert running.stdout is not None
         line = running.stdout.readline()
         if not line:
             raise NotStarted(f"the simulator did not start; see {log}")
-        venue = SimulatedVenue(json.loads(line)["okx"], running.pid)
+        found = {name: SimulatedVenue(name, doors, running.pid) for name, doors in json.loads(line).items()}
         try:
-            yield venue
+            yield found
         finally:
-            venue.close()
+            for venue in found.values():
+                venue.close()
+
+
+@contextmanager
+def simulator(folder: Path, accounts: int, seed: int, *options: str, venue: str) -> Iterator[SimulatedVenue]:
+    """One venue only."""
+    with simulators(folder, accounts, seed, *options, names=[venue]) as found:
+        yield found[venue]
 
 
 @contextmanager
@@ -121,34 +135,73 @@ def fresh_folder(folder: Path) -> None:
 
 
 def register(
-    folder: Path, doors: Mapping[str, Any], channels: Mapping[str, tuple[str, ...]], *, url: str = "", more: str = ""
+    folder: Path,
+    doors: Mapping[str, Mapping[str, Any]],
+    channels: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
+    *,
+    url: str = "",
+    more: str = "",
 ) -> Path:
-    """A new configuration, key and registry for the simulator's accounts, in one group. Returns the configuration.
+    """A new configuration, key and registry for the accounts of these simulated venues. Returns the configuration.
 
-    `channels` replaces what a kind of connection subscribes to; `more` is added to the configuration.
+    `doors` are the simulator's JSON line by venue; `channels` replaces what the kinds of a venue's connections
+    subscribe to (none: its stage's); `more` is added to the configuration. All accounts are in the group `everybody`,
+    and those of each broker in a group of its name; logins at feeds are in none.
     """
     config = folder / "unisono.toml"
     url = url or f"sqlite:///{folder / 'unisono.sqlite'}"
     config.write_text(f'[database]\nurl = "{url}"\n[log]\nform = "json"\n{more}')
     create_key_file(folder / "vault.key")
-    vault, venue = Vault.from_file(folder / "vault.key"), venues()["okx"]
+    vault = Vault.from_file(folder / "vault.key")
     ledger.upgrade(url)
-    urls = {kind: doors[door] for kind, door in SIMULATED.items() if kind != "business"}
-    by, why = "demo", "a demo office"
     with Registry(url) as registry:
         registry.upgrade()
-        registry.set_canary(vault.canary(), by=by, why=why)
+        registry.set_canary(vault.canary(), by=_BY, why=_WHY)
         with registry.together():
-            for told in doors["accounts"]:
-                name = told["name"]
-                account = Account(account_id=name, name=name, venue="okx", site="global", environment="demo")
-                registry.add_account(
-                    account,
-                    compose(account, venue, urls=urls, channels=channels),
-                    vault.seal(name, {field: Secret(told[field]) for field in venue.credential_fields}),
-                    by=by,
-                    why=why,
-                )
-            weights = tuple(Weight(told["name"], Decimal(1)) for told in doors["accounts"])
-            registry.add_group(Group(group_id="everybody", name="All demo accounts", weights=weights), by=by, why=why)
+            members = {
+                name: _enter(registry, vault, name, line, (channels or {}).get(name)) for name, line in doors.items()
+            }
+            traders = {name: ids for name, ids in members.items() if venues()[name].capabilities.trades}
+            _group(registry, "everybody", "All demo accounts", [i for ids in traders.values() for i in ids])
+            if len(traders) > 1:
+                for name, ids in traders.items():
+                    _group(registry, name, f"Those at {venues()[name].title}", ids)
     return config
+
+
+def _enter(
+    registry: Registry,
+    vault: Vault,
+    name: str,
+    line: Mapping[str, Any],
+    channels: Mapping[str, tuple[str, ...]] | None,
+) -> list[str]:
+    """Every login of one simulated venue; their account ids."""
+    venue, stage = venues()[name], stage_of(name)
+    urls = {
+        kind: line[door] for kind, door in stage.doors.items() if door in line and not venue.endpoint(kind).optional
+    }
+    site = next(p.site for p in venue.places if p.environment == _ENVIRONMENT)
+    entries = stage.entries(line)
+    for entry in entries:
+        account = Account(
+            account_id=entry.name,
+            name=entry.name,
+            venue=name,
+            site=site,
+            environment=_ENVIRONMENT,
+            venue_ref=entry.ref,
+        )
+        registry.add_account(
+            account,
+            compose(account, venue, urls=urls, channels=stage.channels if channels is None else channels),
+            vault.seal(account.account_id, {field: Secret(text) for field, text in entry.credentials.items()}),
+            by=_BY,
+            why=_WHY,
+        )
+    return [entry.name for entry in entries]
+
+
+def _group(registry: Registry, group_id: str, name: str, members: Sequence[str]) -> None:
+    weights = tuple(Weight(account_id, Decimal(1)) for account_id in members)
+    registry.add_group(Group(group_id=group_id, name=name, weights=weights), by=_BY, why=_WHY)

@@ -1,7 +1,8 @@
 """Decides. A seeded price path, and a liquidity maker that quotes along it. Real matching: orders that it meets fill.
 
-Symbols with one path move together. At each step the maker takes off its old quotes, takes what rests at or beyond
-the new price, and quotes afresh around it; now and then somebody in the crowd takes a little from either side.
+Symbols with one path move together, at all venues that are played with one seed. At each step the maker takes off its
+old quotes, takes what rests at or beyond the new price, and quotes afresh around it; now and then somebody in the
+crowd takes a little from either side.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Market:
         self._quoted = {q.symbol: q for q in quoted}
         self._rng = random.Random(f"market {seed}")
         self._paths = {q.path: 0.0 for q in quoted}  # logarithm of price over start
+        self._steps = {path: random.Random(f"path {path} {seed}") for path in self._paths}
         self._quotes: dict[str, list[str]] = {q.symbol: [] for q in quoted}
         self._next_order = 0
         self._due_ms: int | None = None
@@ -48,7 +50,7 @@ class Market:
             return False
         self._due_ms = max(self._due_ms + self.every_ms, now_ms)
         for path, level in self._paths.items():
-            self._paths[path] = level * (1 - _PULL) + self._rng.gauss(0, _STEP)
+            self._paths[path] = level * (1 - _PULL) + self._steps[path].gauss(0, _STEP)
         self._requote_all()
         for quoted in self._quoted.values():
             if self._rng.random() < _CROWD_ACTS:

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from engine.core.venue import Call, Outgoing, Sent, Session
+from engine.core.venue import Call, Outgoing, Sent, Session, Stage
 from engine.sim.faults import FaultPlan
 from engine.sim.market import Market
 from engine.sim.world import DEAD_LINE, World
@@ -36,6 +36,7 @@ from engine.venues import venues
 from scheduler.clock import Clock, SystemClock
 
 HOST = "127.0.0.1"
+PORTS = 3  # of each venue: WebSockets, HTTP, control
 _TICK_S = 0.01
 _MAX_FRAME = 64 * 1024  # longer ones are closed with 1009
 _MAX_BODY = 1024 * 1024
@@ -261,13 +262,23 @@ class Running:
 
 def playable() -> list[str]:
     """Venues that have a front."""
-    return [name for name in venues() if importlib.util.find_spec(f"engine.venues.{name}.front")]
+    return [name for name in venues() if importlib.util.find_spec(_front_of(name))]
+
+
+def stage_of(venue: str) -> Stage:
+    """How an office is set up at a playable venue."""
+    stage: Stage = importlib.import_module(_front_of(venue)).STAGE
+    return stage
+
+
+def _front_of(venue: str) -> str:
+    return f"engine.venues.{venue}.front"
 
 
 @contextlib.asynccontextmanager
 async def running(
+    venue: str,
     *,
-    venue: str = "okx",
     accounts: int = 20,
     seed: int = 1,
     limits: bool = True,
@@ -279,7 +290,7 @@ async def running(
     """Serve a venue until the block ends. `speed` is how fast its market moves; its clock is the real one."""
     clock = clock or SystemClock()
     faults = FaultPlan()
-    front = importlib.import_module(f"engine.venues.{venue}.front").front(
+    front = importlib.import_module(_front_of(venue)).front(
         accounts=accounts, seed=seed, now_ms=clock.now_ms(), faults=faults, limits=limits, **front_options
     )
     market = Market(front.exchange, front.quoted, seed, every_ms=max(1, round(500 / speed)))
@@ -361,10 +372,10 @@ class _Web(uvicorn.Server):
 
 
 def _listen_on(port_base: int) -> list[socket.socket]:
-    """Three listening sockets, or none."""
+    """A venue's listening sockets, or none."""
     sockets: list[socket.socket] = []
     try:
-        for number in range(3):
+        for number in range(PORTS):
             sockets.append(_listen(port_base + number if port_base else 0))
     except OSError:
         for listening in sockets:
@@ -398,6 +409,17 @@ async def _wrong(request: ControlRequest, error: Exception) -> ControlResponse:
     return _json({"error": str(error)}, 422)
 
 
-def describe(served: Running) -> Mapping[str, Any]:
+@contextlib.asynccontextmanager
+async def running_all(names: Sequence[str], *, port_base: int = 0, **options: Any) -> AsyncIterator[list[Running]]:
+    """Several venues side by side, each with ports of its own; the same seed moves the same prices at all of them."""
+    async with contextlib.AsyncExitStack() as stack:
+        served = []
+        for number, name in enumerate(names):
+            base = port_base + number * PORTS if port_base else 0
+            served.append(await stack.enter_async_context(running(name, port_base=base, **options)))
+        yield served
+
+
+def describe(served: Sequence[Running]) -> Mapping[str, Any]:
     """The simulator's JSON line."""
-    return {served.venue: served.description}
+    return {venue.venue: venue.description for venue in served}

@@ -114,9 +114,9 @@ class Office:
 def office(folder: Path, accounts: int, *, spare: int = 0, more: str = NO_BUDGETS, url: str = "") -> Iterator[Office]:
     """A simulator and a registry of its accounts, less the last `spare` of them. No engine yet."""
     demo_office.fresh_folder(folder)
-    with demo_office.simulator(folder, accounts + spare, 1, "--no-limits") as venue:
+    with demo_office.simulator(folder, accounts + spare, 1, "--no-limits", venue="okx") as venue:
         doors = {**venue.doors, "accounts": venue.doors["accounts"][:accounts]}
-        config = demo_office.register(folder, doors, {}, url=url, more=more)
+        config = demo_office.register(folder, {"okx": doors}, {"okx": {}}, url=url, more=more)
         one = Office(folder, venue, config)
         if url:
             one.url = url

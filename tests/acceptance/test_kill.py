@@ -47,9 +47,9 @@ def test_killed_in_a_fan_out_nothing_is_lost_and_nothing_doubled(tmp_path: Path)
 
 def _killed_once(folder: Path, delay_s: float) -> None:
     demo_office.fresh_folder(folder)
-    with demo_office.simulator(folder, ACCOUNTS, 1, "--no-limits") as venue:
+    with demo_office.simulator(folder, ACCOUNTS, 1, "--no-limits", venue="okx") as venue:
         with REGISTERING:
-            config = demo_office.register(folder, venue.doors, {}, more=NO_BUDGETS)
+            config = demo_office.register(folder, {"okx": venue.doors}, {"okx": {}}, more=NO_BUDGETS)
         with demo_office.engine(folder, config) as (control, running):
             _until(lambda: control.get("/status")["proven"] == ACCOUNTS, 60.0)
             plan_id = _approved_plan(control)

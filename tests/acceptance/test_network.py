@@ -80,7 +80,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("network")
     demo_office.fresh_folder(folder)
     with (
-        demo_office.simulator(folder, ACCOUNTS, 1, "--no-limits") as venue,
+        demo_office.simulator(folder, ACCOUNTS, 1, "--no-limits", venue="okx") as venue,
         proxy(_port(venue.doors["ws_private"])) as streams,
         proxy(_port(venue.doors["rest"])) as rest,
     ):
@@ -89,7 +89,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             for name, url in venue.doors.items()
             if name.startswith(("rest", "ws"))
         }
-        config = demo_office.register(folder, {**venue.doors, **doors}, {}, more=NO_BUDGETS + QUICK)
+        config = demo_office.register(folder, {"okx": {**venue.doors, **doors}}, {"okx": {}}, more=NO_BUDGETS + QUICK)
         office = Office(folder, venue, config)
         with office.engine():
             one = Network(office, streams, rest)

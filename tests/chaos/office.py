@@ -76,7 +76,7 @@ class NotSettled(AssertionError):
 class Office:
     def __init__(self, folder: Path, venue: SimulatedVenue, url: str, seed: int) -> None:
         self.folder, self.venue, self.url = folder, venue, url
-        self.config = demo_office.register(folder, venue.doors, {}, url=url, more=SETTINGS)
+        self.config = demo_office.register(folder, {venue.name: venue.doors}, {venue.name: {}}, url=url, more=SETTINGS)
         self.rng = random.Random(seed)
         self.told: list[str] = []  # plans that the engine said were approved
         self.kills: Counter[str] = Counter()  # by what it was doing

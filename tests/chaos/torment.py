@@ -30,7 +30,7 @@ def torment(folder: Path, url: str, kills: int, seed: int, settle_every: int) ->
     """One office, killed so often; in a process of its own."""
     load()
     demo_office.fresh_folder(folder)
-    with demo_office.simulator(folder, ACCOUNTS, seed, "--no-limits") as venue:
+    with demo_office.simulator(folder, ACCOUNTS, seed, "--no-limits", venue="okx") as venue:
         office = Office(folder, venue, url or f"sqlite:///{folder / 'unisono.sqlite'}", seed)
         told = Told(kills=office.kills, intents=0, fills=0, faults=Counter(), verdict=Verdict())
         try:

@@ -45,7 +45,7 @@ def converse(seed: int, client: Client, python: str, variables: Mapping[str, str
     name = "-".join(client.script)
     folder = FOLDER / f"run-{name}"
     folder.mkdir(exist_ok=True)
-    with simulator(folder, 3, seed) as venue, (folder / "client.log").open("wb") as log:
+    with simulator(folder, 3, seed, venue="okx") as venue, (folder / "client.log").open("wb") as log:
         command = (python, "-m", f"tests.interop.{client.script[0]}", *client.script[1:])
         try:
             ended = subprocess.run(

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def served() -> AsyncIterator[Running]:
-    async with running(accounts=3, seed=7, limits=False) as box:
+    async with running("okx", accounts=3, seed=7, limits=False) as box:
         yield box
 
 
@@ -64,7 +64,7 @@ def private(served: Running) -> Any:
 
 
 async def test_log_in_subscribe_trade_and_read_it_all_back(served: Running) -> None:
-    assert set(describe(served)["okx"]) == {"rest", "ws_public", "ws_private", "ws_business", "control", "accounts"}
+    assert set(describe([served])["okx"]) == {"rest", "ws_public", "ws_private", "ws_business", "control", "accounts"}
     account = served.description["accounts"][0]
     async with private(served) as socket, httpx.AsyncClient(base_url=served.description["control"]) as control:
         line = Line(socket)
@@ -173,7 +173,7 @@ async def test_wrong_addresses_and_long_frames_are_refused(served: Running) -> N
 
 
 async def test_the_fourth_connection_within_a_second_is_refused() -> None:
-    async with running(accounts=1, seed=1) as box:
+    async with running("okx", accounts=1, seed=1) as box:
         opened = [await connect(box.description["ws_public"], proxy=None) for _ in range(3)]
         with pytest.raises(InvalidStatus) as refused:
             await connect(box.description["ws_public"], proxy=None)

@@ -149,7 +149,7 @@ class Simulation:
         }
         self.names = [account["name"] for account in self.front.accounts()]
         more = "[backfill]\nidle_crosscheck_s = 120.0\n"
-        file = demo_office.register(self.folder, doors, _CHANNELS, more=more)
+        file = demo_office.register(self.folder, {"okx": doors}, {"okx": _CHANNELS}, more=more)
         self.config = configuration.load(file)
         self.vault = Vault.from_file(self.folder / "vault.key")
         self.registry = Registry(self.config.database.url)

@@ -2,11 +2,11 @@
 
 One JSON object a line. Of a stream: `kind` (the endpoint), `channels` (the endpoint's own when absent), `before`
 (frames heard first), `say` (commands sent first) and `says` (how), `frame`, and what must be heard of it: `channel`,
-`facts`, `said` as [notice, code], `replies`, `instruments`, `sends`. Of a read (`kind` that of the endpoint
-over HTTP): `call`, `args`, `nth`
-read of it, its `path`, the answer (`status`, `frame`, `headers`), and its `facts`, `instruments`, `candles`,
-`identity`, `server_time_ms`, whether the walk `goes_on`, or `error` as [class, code]. Options that differ from the
-venue's defaults stand under `options`. Credentials are "x" each, the account is the example of the venue's reference.
+`facts`, `said` as [notice, code], `replies`, `instruments`, `sends`. Of a read (`kind` that of the endpoint over
+HTTP): `call`, `args`, `nth` read of it, its `path`, the answer (`status`, `frame`, `headers`), and its `facts`,
+`instruments`, `candles`, `identity`, `server_time_ms`, whether the walk `goes_on`, or `error` as [class, code].
+Options that differ from the venue's defaults stand under `options`. Credentials are "x" each, the account is the
+example of the venue's reference.
 """
 
 from __future__ import annotations
