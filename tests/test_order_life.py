@@ -1,8 +1,8 @@
-"""One order through everything that can happen to it, in any order: it is placed once, and ends as the venue says.
+"""One order through everything that can happen to it, in any order: it reaches the venue once, and ends as that says.
 
 Hypothesis plays the manager, the network and the venue; the executor, the resolver and the ledger are the real ones.
 The venue of this play keeps the contract of a real one: a request is carried out before its expiry or never, and reads
-stand behind by no more than they may.
+stand behind by no more than they may. An order that provably never arrived is sent anew, up to three times in all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,13 +24,14 @@ from engine.core.orders import TERMINAL, Accepted, Cancel, OrderState, Outcome, 
 from engine.core.plans import Child
 from engine.core.venue import Page
 from engine.execute import NotExecuted
-from engine.resolve import Resolver
+from engine.ledger.tables import child as child_table
 from engine.wire.http import NoAnswer
 from tests.engine_world import World, not_found, world
 from tests.fakes import settle
 from tests.ledger import samples
 
 ANN = "ann"
+ATTEMPTS = 3
 ENDS = {
     OrderStatus.FILLED: OrderState.FILLED,
     OrderStatus.CANCELLED: OrderState.CANCELLED,
@@ -43,21 +45,20 @@ class OrderLife(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="order-life-"))
-        self.told = list[OrderFact]()  # the venue's truth: how the order was, change by change
-        self.refused = False
+        self.told = list[OrderFact]()  # the venue's truth: how the one order was that it has, change by change
         self.deaf_until_s = 0.0
         self.shift_ms = 0  # how far our clock is off
         self.placed = list[Place]()  # in all lives together
-        self.in_flight = list[tuple[Any, Any]]()  # what was sent and the venue has not looked at yet
+        self.in_flight = list[tuple[World, Any, Any]]()  # what was sent and the venue has not looked at yet
         self.unanswered = list[tuple[World, Any, Outcome]]()
-        self.best = (OrderState.PLANNED, 0)
+        self.best: dict[str, tuple[OrderState, int]] = {}
 
     # ---- the engine's lives
 
     @initialize()
     def send(self) -> None:
         self.run(self._live())
-        self.run(self.world.approved())
+        self.run(self.world.approved(attempts=ATTEMPTS))
         self.run(self.world.executor.execute("p1", "mia"))
         self._collect()
 
@@ -69,17 +70,8 @@ class OrderLife(RuleBasedStateMachine):
         w.clock.shift(self.shift_ms)
         w.http.venue_now_ms = lambda venue, environment: self.venue_ms  # type: ignore[method-assign]
         w.http.before = self._answer
-        w.children._ledger = w.ledger
-        resolver = Resolver(
-            clock=w.clock,
-            children=w.children,
-            executor=w.executor,
-            http=w.http,  # type: ignore[arg-type]
-            roster=w.roster,
-            sync=w.sync,
-        )
         await w.children.recover()
-        self.tasks = [asyncio.create_task(w.work()), asyncio.create_task(resolver.run())]
+        self.tasks = [asyncio.create_task(w.work()), asyncio.create_task(w.resolve())]
         await settle()
 
     async def _die(self) -> None:
@@ -117,20 +109,24 @@ class OrderLife(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(refuse=st.booleans())
     def venue_looks(self, refuse: bool) -> None:
-        request_id, command = self.in_flight.pop(0)
+        sender, request_id, command = self.in_flight.pop(0)
         outcome: Outcome = Accepted("v1")
         if isinstance(command, Place):
             assert command.expires_at_ms is not None
             if refuse or self.venue_ms > command.expires_at_ms:
-                self.refused, outcome = True, Refused("51000", "no")
+                outcome = Refused("51000", "no")
             else:
-                assert not self.told, "the venue has this order already"
-                self._changes(OrderStatus.WORKING, 0)
-        elif self.truth is not None and not self.truth.status.terminal:
+                assert not self.told, "the venue has this order already, under whatever id"
+                self._changes(OrderStatus.WORKING, 0, command)
+        elif (
+            self.truth is not None
+            and not self.truth.status.terminal
+            and self.truth.client_order_id == command.client_order_id
+        ):
             self._changes(OrderStatus.CANCELLED, int(self.truth.filled))
         else:
             outcome = Refused("51400", "gone", target_gone=True)
-        self.unanswered.append((self.world, request_id, outcome))
+        self.unanswered.append((sender, request_id, outcome))
 
     @precondition(lambda self: self.unanswered)
     @rule()
@@ -201,53 +197,64 @@ class OrderLife(RuleBasedStateMachine):
     # ---- what must hold
 
     @invariant()
-    def placed_at_most_once(self) -> None:
-        assert len(self.placed) <= 1
+    def each_attempt_is_placed_at_most_once(self) -> None:
+        assert len({p.client_order_id for p in self.placed}) == len(self.placed) <= ATTEMPTS
+
+    @invariant()
+    def at_most_one_attempt_is_open(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        with self.world.ledger.read() as connection:
+            states = list(connection.scalars(sa.select(child_table.c.state)))
+        for found in (states, [c.state for c in self.children]):
+            assert sum(OrderState(state) not in TERMINAL for state in found) <= 1
 
     @invariant()
     def never_wrongly_final(self) -> None:
-        child = self.child
-        if child is None:
-            return
-        if child.state in NEVER_THERE:
-            assert not self.told, f"it is {child.state.value}, and the venue has it"
-            if child.state is not OrderState.PLANNED:
-                assert not [c for _, c in self.in_flight if isinstance(c, Place) and c.expires_at_ms > self.venue_ms]  # type: ignore[operator]
-        elif child.state in TERMINAL:
-            assert self.truth is not None
-            assert ENDS[self.truth.status] is child.state
+        for child in self.children:
+            truth, its_id = self._truth_of(child), child.client_order_id
+            assert not child.late, "the venue of this play keeps its word"
+            if child.state in NEVER_THERE:
+                assert truth is None, f"it is {child.state.value}, and the venue has it"
+                if child.state is not OrderState.PLANNED:
+                    on_their_way = [
+                        c for *_, c in self.in_flight if isinstance(c, Place) and c.client_order_id == its_id
+                    ]
+                    assert not [c for c in on_their_way if c.expires_at_ms > self.venue_ms]  # type: ignore[operator]
+            elif child.state in TERMINAL:
+                assert truth is not None
+                assert ENDS[truth.status] is child.state
 
     @invariant()
     def nothing_goes_back(self) -> None:
-        if (child := self.child) is None:
-            return
-        state, filled = self.best
-        assert child.filled >= filled or state not in TERMINAL
-        assert state not in TERMINAL or child.state is state
-        self.best = (child.state, int(child.filled))
+        for child in self.children:
+            state, filled = self.best.get(child.child_id, (OrderState.PLANNED, 0))
+            assert child.filled >= filled or state not in TERMINAL
+            assert state not in TERMINAL or child.state is state
+            self.best[child.child_id] = (child.state, int(child.filled))
 
     def _comes_to_rest(self) -> None:
         """Nothing more happens, and the venue answers: what is known then is the truth."""
         self.our_clock_is_set()
         self.deaf_until_s = 0.0
         self.disconnect()
-        for _ in range(4):
+        for _ in range(4 * ATTEMPTS):
             self.run(self.world.advance(40))
             self._collect()
             while self.in_flight:
                 self.venue_looks(refuse=False)
+            if all(c.state in TERMINAL or c.state is OrderState.WORKING for c in self.children):
+                break
         self.never_wrongly_final()
-        child = self.child
-        if child is None or not self.placed:
-            return
-        if self.truth is not None and child.state is OrderState.WORKING:
+        self.at_most_one_attempt_is_open()
+        if self.truth is not None:
             self.push(len(self.told) - 1)  # of what is at work the stream and the cross-check tell, not the resolver
-            child = self.child
-            assert child is not None
-        if self.truth is None:
-            assert child.state in NEVER_THERE
-        else:
-            assert (child.state, child.filled) == (ENDS[self.truth.status], self.truth.filled)
+        for child in self.children:
+            truth = self._truth_of(child)
+            if truth is None:
+                assert child.state in NEVER_THERE
+            else:
+                assert (child.state, child.filled) == (ENDS[truth.status], truth.filled)
 
     # ---- the play's own books
 
@@ -260,8 +267,12 @@ class OrderLife(RuleBasedStateMachine):
         return self.told[-1] if self.told else None
 
     @property
-    def child(self) -> Child | None:
-        return next(iter(self.world.children.of_plan("p1")), None)
+    def children(self) -> list[Child]:
+        return self.world.children.of_plan("p1") if hasattr(self, "world") else []
+
+    def _truth_of(self, child: Child) -> OrderFact | None:
+        truth = self.truth
+        return truth if truth is not None and truth.client_order_id == child.client_order_id else None
 
     def _collect(self) -> None:
         """What left the engine since the last look."""
@@ -270,20 +281,21 @@ class OrderLife(RuleBasedStateMachine):
         for request_id, commands in sent[seen:]:
             for command in commands:
                 assert isinstance(command, Place | Cancel)
-                self.in_flight.append((request_id, command))
+                self.in_flight.append((self.world, request_id, command))
                 if isinstance(command, Place):
                     self.placed.append(command)
         self.world.seen_frames = len(sent)  # type: ignore[attr-defined]
 
-    def _changes(self, status: OrderStatus, filled: int) -> None:
-        assert self.placed
-        place = self.placed[0]
+    def _changes(self, status: OrderStatus, filled: int, place: Place | None = None) -> None:
+        """`place` begins it."""
+        known = place or self.truth
+        assert known is not None
         first_ms = self.told[0].created_at_ms if self.told else self.venue_ms
         self.told.append(
             samples.order(
-                client_order_id=place.client_order_id,
+                client_order_id=known.client_order_id,
                 venue_order_id="v1",
-                quantity=place.quantity,
+                quantity=known.quantity,
                 filled=filled,
                 status=status,
                 created_at_ms=first_ms,
@@ -297,7 +309,8 @@ class OrderLife(RuleBasedStateMachine):
         if self.world.clock.monotonic_s() < self.deaf_until_s:
             answers["order"] = answers["open_orders"] = answers["fills"] = NoAnswer("reset", written=True)
             return
-        answers["order"] = not_found() if truth is None else Page(facts=(truth,))
+        asked = {c.client_order_id for c in self.children if c.state not in TERMINAL}
+        answers["order"] = Page(facts=(truth,)) if truth is not None and truth.client_order_id in asked else not_found()
         at_work = truth is not None and not truth.status.terminal
         answers["open_orders"] = Page(facts=(truth,) if at_work and truth is not None else ())
         fill = samples.fill(1, venue_order_id="v1", client_order_id=truth.client_order_id) if truth else None
