@@ -29,6 +29,7 @@ from engine.core.facts import (
     OrderStatus,
     PositionFact,
 )
+from engine.core.instruments import InstrumentKind
 from engine.core.venue import ErrorClass, Priority, Read, VenueError
 from engine.ledger import Ledger, LedgerDown, LedgerFull, Source, books, gaps
 from engine.links import Links
@@ -349,17 +350,53 @@ class Backfill:
         desk.lost = False
 
     async def _open_account(self, desk: Desk) -> None:
-        """First sight: the venue's statement is the opening of the book."""
+        """First sight: the venue's statement is the opening of the book.
+
+        A position that is stated tells up to when. What is not stated is flat, as of some moment that the venue's reads
+        may lag behind: it counts as flat that long ago, and what was traded since then and is not stated is waited for.
+        """
         account_id = desk.account_id
-        asked_ms = self._venue_now_ms(account_id)
-        facts = await self._statement(account_id)
-        positions = [f for f in facts if isinstance(f, PositionFact)]
+        lag_ms = self._roster.venue(account_id).capabilities.max_read_lag_ms
+        for round_number in range(_VERIFY_ROUNDS):
+            if round_number:
+                await self._clock.sleep(lag_ms / 1000)
+            asked_ms = self._venue_now_ms(account_id)
+            facts = await self._statement(account_id)
+            positions = [f for f in facts if isinstance(f, PositionFact)]
+            unsure = await self._traded_since(desk, asked_ms - 2 * lag_ms)
+            unsure -= {(f.instrument, f.position_side) for f in positions}
+            if not unsure:
+                break
+        else:
+            names = ", ".join(sorted(instrument for instrument, _ in unsure))
+            raise NotProven(f"{names}: traded while the account is opened, and not stated")
         balances = [f for f in facts if isinstance(f, BalanceFact)]
-        desk.book.open_with(positions, balances, asked_ms)
+        desk.book.open_with(positions, balances, asked_ms - lag_ms)
         self._sync.fetched(account_id, facts, self._clock.now_ms(), source=Source.STATEMENT)
         crash.point("open-before-keep")
         await books.keep(self._ledger, desk.book)
         log.info("account_opened", account=account_id, positions=len(positions), currencies=len(balances))
+
+    async def _traded_since(self, desk: Desk, since_ms: int) -> set[tuple[str, str]]:
+        """Positions that history or the held stream tell of a trade in."""
+        reading, account_id = _Reading(), desk.account_id
+        now_ms = self._venue_now_ms(account_id)
+        await self._walk(account_id, self._roster.rest(account_id).fills(since_ms, now_ms), reading)
+        told = [*reading.facts, *(fact for facts, _, _ in desk.held or () for fact in facts)]
+        catalogue = self._roster.catalogue(account_id)
+        traded = set[tuple[str, str]]()
+        for fact in told:
+            if isinstance(fact, FillFact):
+                instrument, at_ms = catalogue.by_name(fact.instrument), fact.traded_at_ms
+                if instrument is not None and instrument.kind is InstrumentKind.SPOT:
+                    continue  # it makes balances, and each of them tells up to when
+            elif isinstance(fact, PositionFact):
+                at_ms = fact.updated_at_ms
+            else:
+                continue
+            if at_ms >= since_ms:
+                traded.add((fact.instrument, fact.position_side))
+        return traded
 
     async def _identify(self, account_id: str) -> None:
         """Whose key it is and what it may do: asked each time, for both can change while nobody listens."""

@@ -69,28 +69,31 @@ class Office:
         return samples.fill(number, traded_at_ms=self.world.clock.now_ms())
 
 
+def backfill_of(w: World, **changes: Any) -> Backfill:
+    async def remember(account_id: str, venue_ref: str) -> None:
+        raise AssertionError("every account of this world is known by its venue")
+
+    return Backfill(
+        clock=w.clock,
+        ledger=w.ledger,
+        sync=w.sync,
+        links=w.links,  # type: ignore[arg-type]
+        http=w.http,  # type: ignore[arg-type]
+        roster=w.roster,
+        children=w.children,
+        settings=settings_of(**changes),
+        rng=w.rng,
+        remember=remember,
+    )
+
+
 @asynccontextmanager
 async def office(
     folder: Path, *accounts: str, ledger_settings: LedgerSettings | None = None, **changes: Any
 ) -> AsyncIterator[Office]:
     """Accounts that were opened and proven once, with the backfill at work."""
     async with world(folder, *accounts, ledger_settings=ledger_settings) as w:
-
-        async def remember(account_id: str, venue_ref: str) -> None:
-            raise AssertionError("every account of this world is known by its venue")
-
-        backfill = Backfill(
-            clock=w.clock,
-            ledger=w.ledger,
-            sync=w.sync,
-            links=w.links,  # type: ignore[arg-type]
-            http=w.http,  # type: ignore[arg-type]
-            roster=w.roster,
-            children=w.children,
-            settings=settings_of(**changes),
-            rng=w.rng,
-            remember=remember,
-        )
+        backfill = backfill_of(w, **changes)
         one, task = Office(w, backfill), asyncio.create_task(backfill.run())
         await settle()
         for account_id in accounts:
