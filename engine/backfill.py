@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 import anyio
@@ -20,17 +20,11 @@ import structlog
 from engine import crash
 from engine.children import Children
 from engine.config import Backfill as Settings
-from engine.core.facts import (
-    AccountFact,
-    BalanceFact,
-    Fact,
-    FillFact,
-    OrderFact,
-    OrderStatus,
-    PositionFact,
-)
+from engine.core.conservation import differences
+from engine.core.facts import AccountFact, BalanceFact, FillFact, OrderFact, PositionFact
 from engine.core.instruments import InstrumentKind
-from engine.core.venue import ErrorClass, Priority, Read, VenueError
+from engine.core.venue import ErrorClass, Priority, VenueError
+from engine.history import History, NotProven, Reading
 from engine.ledger import Ledger, LedgerDown, LedgerFull, Source, books, gaps
 from engine.links import Links
 from engine.roster import Roster
@@ -46,11 +40,9 @@ _VERIFY_PAUSE_S = 1.0  # before the second look; before the third, longer than t
 _VERIFY_ROUNDS = 3
 _INSTRUMENTS_LIMIT_S = 15.0
 _SOONER = 0.85  # of its interval: this turn itself comes every few seconds, and then history is still to be read
+_DAY_MS = 86_400_000
+_NIGHT_SPREAD_MS = 3_600_000  # not all accounts at once
 _SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one for so long is no race of channels
-
-
-class NotProven(Exception):
-    """History was read, and what it says does not agree with the venue's statement."""
 
 
 class _LostAgain(Exception):
@@ -61,13 +53,7 @@ class _Work(msgspec.Struct):
     account_id: str
     attempts: int = 0
     again: bool = False  # asked for once more while it ran
-
-
-class _Reading(msgspec.Struct):
-    """What one read-back found."""
-
-    facts: list[AccountFact] = msgspec.field(default_factory=list)
-    pages: int = 0
+    whole_day: bool = False  # the nightly one
 
 
 class Backfill:
@@ -90,14 +76,19 @@ class Backfill:
         self._clock, self._ledger, self._sync, self._links = clock, ledger, sync, links
         self._http, self._roster, self._children = http, roster, children
         self._settings, self._rng = settings, rng
+        self._history = History(http=http, roster=roster)
         self._gaps: dict[str, gaps.Gap] = {}  # the open one of each account
         self._work: dict[str, _Work] = {}
         self._due_s: dict[str, tuple[float, float]] = {}  # each account's next cross-check, and at which interval
+        self._days: dict[str, int] = {}  # until when each account's whole day was read, by the venue's time
+        self._turns: dict[str, float] = {}  # when in the night each account has its turn, as a fraction of its spread
         self._losses: dict[str, int] = {}  # how often each account's connection was lost
         self._room = anyio.CapacityLimiter(settings.at_once)
         self._group: anyio.abc.TaskGroup | None = None
 
     async def run(self) -> None:
+        with self._ledger.read() as conn:
+            self._days = gaps.watermarks(conn, gaps.WHOLE_DAY)
         async with anyio.create_task_group() as self._group:
             for account_id in list(self._work):
                 self._group.start_soon(self._prove_until_done, self._work[account_id])
@@ -176,11 +167,11 @@ class Backfill:
         gap = self._gaps.get(account_id)
         return None if gap is None else gap.since_ms
 
-    def _start(self, account_id: str) -> None:
+    def _start(self, account_id: str, *, whole_day: bool = False) -> None:
         if account_id in self._work:
             self._work[account_id].again = True
             return
-        work = self._work[account_id] = _Work(account_id)
+        work = self._work[account_id] = _Work(account_id, whole_day=whole_day)
         if self._group is not None:
             self._group.start_soon(self._prove_until_done, work)
 
@@ -203,8 +194,20 @@ class Backfill:
                 due_s = now_s + every_s * (_SOONER - 0.1 * self._rng.random())
                 self._start(account_id)
                 started += 1
+            elif self._night_is_due(desk):
+                self._start(account_id, whole_day=True)
+                started += 1
             self._due_s[account_id] = due_s, every_s
         return started
+
+    def _night_is_due(self, desk: Desk) -> bool:
+        """Has a night begun since its whole day was read, and is it its turn? After a downtime: as soon as possible."""
+        now_ms = self._history.now_ms(desk.account_id)
+        turn_ms = _NIGHT_SPREAD_MS * self._turns.setdefault(desk.account_id, self._rng.random())
+        after_ms = self._settings.night_hour * 3_600_000 + turn_ms
+        began_ms = (now_ms - after_ms) // _DAY_MS * _DAY_MS + after_ms
+        read_ms = max(self._days.get(desk.account_id, 0), desk.book.opened_at_ms or now_ms)
+        return read_ms < began_ms
 
     # ---- the work
 
@@ -215,6 +218,8 @@ class Backfill:
             try:
                 async with self._room:
                     await self._prove(account_id)
+                    if work.whole_day:
+                        await self._read_whole_day(account_id)
             except _LostAgain:
                 log.info("lost_again", account=account_id, next="it is read back once the connection lives")
             except Exception as error:
@@ -252,13 +257,13 @@ class Backfill:
         losses = self._losses.get(account_id, 0)
         # Watermarks and windows are times of the venue: our own clock may be set meanwhile, in either direction.
         await self._http.know_time(self._roster.origin(account_id))
-        started_ms = self._venue_now_ms(account_id)
+        started_ms = self._history.now_ms(account_id)
         await self._instruments(account_id)
         await self._identify(account_id)
         if desk.lost:
             await self._rebuild(desk)
         capabilities = self._roster.venue(account_id).capabilities
-        overlap_ms = round(self._settings.overlap_s * 1000)
+        overlap_ms = self._overlap_ms(account_id)
         with self._ledger.read() as conn:
             watermark_ms = gaps.watermark(conn, account_id, gaps.HISTORY)
         if watermark_ms is not None and started_ms - watermark_ms + overlap_ms > capabilities.fills_history_ms:
@@ -268,7 +273,7 @@ class Backfill:
             await self._open_account(desk)
             watermark_ms = started_ms
         since_ms = watermark_ms - overlap_ms
-        reading = await self._read_history(desk, since_ms)
+        reading = await self._history.since(desk, since_ms)
         crash.point("backfill-after-read")
         self._not_lost_since(desk, losses)
         was_proven = desk.proven
@@ -288,6 +293,33 @@ class Backfill:
             desk.proven, desk.proven_at_ms, desk.why = True, self._clock.now_ms(), ""
         if was_proven:
             self._look_for_silent_loss(account_id, news, started_ms - capabilities.max_read_lag_ms)
+
+    async def _read_whole_day(self, account_id: str) -> None:
+        """Everything of a day against what is recorded: what was lost in silence and is older than the overlap."""
+        desk = self._sync.desk(account_id)
+        if desk is None or not desk.proven:
+            return
+        losses, now_ms = self._losses.get(account_id, 0), self._history.now_ms(account_id)
+        kept_ms = self._roster.venue(account_id).capabilities.fills_history_ms
+        since_ms = max(now_ms - min(_DAY_MS, kept_ms), desk.book.opened_at_ms or 0)
+        reading = await self._history.ended_since(account_id, since_ms)
+        await self._ledger.write(lambda conn: None)  # everything heard before is in
+        with self._ledger.read() as conn:
+            missing = gaps.unrecorded(conn, account_id, [f for f in reading.facts if f.at_ms > since_ms])
+        lost = [f for f in missing if not isinstance(f, OrderFact)]
+        if lost:
+            log.error("lost_in_silence", account=account_id, facts=len(lost), first=lost[0].key, next="taken in now")
+        await self._take_in(desk, losses, missing)
+        if desk.lost:  # older than the book remembers: it is made anew, with them
+            raise NotProven(f"{len(lost)} facts of the day were missing")
+        if not lost:
+            desk.unheard.clear()  # orders told once more, in other words than the stream's: it is not mute for that
+        read_ms = now_ms - self._roster.venue(account_id).capabilities.max_read_lag_ms
+        await self._ledger.write(
+            lambda conn: gaps.move_watermark(conn, account_id, gaps.WHOLE_DAY, read_ms, self._clock.now_ms())
+        )
+        self._days[account_id] = now_ms
+        log.info("whole_day_read", account=account_id, facts=len(reading.facts), missing=len(missing))
 
     async def _take_in(self, desk: Desk, losses: int, facts: Sequence[AccountFact]) -> list[AccountFact]:
         """Those that were news. A history longer than the ledger's queue goes in bit by bit."""
@@ -315,9 +347,11 @@ class Backfill:
         if self._losses.get(desk.account_id, 0) != losses or self._sync.desk(desk.account_id) is not desk:
             raise _LostAgain
 
-    def _venue_now_ms(self, account_id: str) -> int:
-        account = self._roster.account(account_id)
-        return self._http.venue_now_ms(account.venue, account.environment)
+    def _overlap_ms(self, account_id: str) -> int:
+        """History is read from so long before what is known: by the venue, and never less than its reads may lag."""
+        name = self._roster.venue(account_id).name
+        overlap_s = self._roster.settings(name).overlap_s or self._settings.overlap_s
+        return max(round(overlap_s * 1000), self._roster.venue(account_id).capabilities.max_read_lag_ms)
 
     def _look_for_silence(self, desk: Desk) -> None:
         """What history told first, and the stream still has not told long after."""
@@ -360,8 +394,8 @@ class Backfill:
         for round_number in range(_VERIFY_ROUNDS):
             if round_number:
                 await self._clock.sleep(lag_ms / 1000)
-            asked_ms = self._venue_now_ms(account_id)
-            facts = await self._statement(account_id)
+            asked_ms = self._history.now_ms(account_id)
+            facts = await self._history.statement(account_id)
             positions = [f for f in facts if isinstance(f, PositionFact)]
             unsure = await self._traded_since(desk, asked_ms - 2 * lag_ms)
             unsure -= {(f.instrument, f.position_side) for f in positions}
@@ -379,13 +413,11 @@ class Backfill:
 
     async def _traded_since(self, desk: Desk, since_ms: int) -> set[tuple[str, str]]:
         """Positions that history or the held stream tell of a trade in."""
-        reading, account_id = _Reading(), desk.account_id
-        now_ms = self._venue_now_ms(account_id)
-        await self._walk(account_id, self._roster.rest(account_id).fills(since_ms, now_ms), reading)
-        told = [*reading.facts, *(fact for facts, _, _ in desk.held or () for fact in facts)]
+        account_id = desk.account_id
+        reading = await self._history.moved_since(account_id, since_ms)
         catalogue = self._roster.catalogue(account_id)
         traded = set[tuple[str, str]]()
-        for fact in told:
+        for fact in (*reading.facts, *(fact for facts, _, _ in desk.held or () for fact in facts)):
             if isinstance(fact, FillFact):
                 instrument, at_ms = catalogue.by_name(fact.instrument), fact.traded_at_ms
                 if instrument is not None and instrument.kind is InstrumentKind.SPOT:
@@ -440,90 +472,27 @@ class Backfill:
                 raise NotProven("the venue's instruments are not read yet")
             await self._clock.sleep(0.1)
 
-    async def _read_history(self, desk: Desk, since_ms: int) -> _Reading:
-        """Every read to its proven end; raises when one of them failed, and then nothing counts as read."""
-        account_id, now_ms = desk.account_id, self._venue_now_ms(desk.account_id)
-        rest = self._roster.rest(account_id)
-        open_before = {o.venue_order_id: o for o in desk.book.open_orders()}
-        oldest_ms = min((o.created_at_ms for o in open_before.values()), default=since_ms)
-        reading = _Reading()
-        # Open orders last: one that ends between two reads is then found missing, and asked for by itself.
-        await self._walk(account_id, rest.fills(since_ms, now_ms), reading)
-        await self._walk(account_id, rest.orders(min(since_ms, oldest_ms), now_ms), reading)
-        await self._walk(account_id, rest.cash(since_ms, now_ms), reading)
-        await self._walk(account_id, rest.open_orders(), reading)
-        told = {f.venue_order_id for f in reading.facts if isinstance(f, OrderFact)}
-        for order in open_before.values():
-            if order.venue_order_id not in told:
-                reading.facts.append(await self._ask_one(account_id, order))
-        return reading
-
-    async def _walk(self, account_id: str, reads: Iterable[Read], reading: _Reading) -> None:
-        origin = self._roster.origin(account_id)
-        for read in reads:
-            async for page in self._http.walk(origin, read, priority=Priority.HISTORY):
-                crash.point("backfill-between-pages")
-                reading.pages += 1
-                reading.facts.extend(cast("list[AccountFact]", page.facts))
-
-    async def _ask_one(self, account_id: str, order: OrderFact) -> AccountFact:
-        """An order we thought at work that no list shows: the venue's word on it alone decides."""
-        instrument = self._roster.catalogue(account_id).by_name(order.instrument)
-        if instrument is None:
-            raise NotProven(f"order {order.venue_order_id} is in {order.instrument}, which the venue does not list")
-        read = self._roster.rest(account_id).order(instrument, order.client_order_id, order.venue_order_id)
-        try:
-            page = await self._http.read(self._roster.origin(account_id), read, priority=Priority.HISTORY)
-        except VenueError as error:
-            if error.error_class is not ErrorClass.NOT_FOUND:
-                raise
-            lag_ms = self._roster.venue(account_id).capabilities.max_read_lag_ms
-            if self._venue_now_ms(account_id) - order.updated_at_ms <= lag_ms:
-                raise NotProven(f"order {order.venue_order_id} is too new for the venue's reads to show it") from None
-            # Not open, not in history, not known by its id: an unfilled order that ended longer ago than the
-            # venue keeps such orders.
-            return msgspec.structs.replace(
-                order,
-                status=OrderStatus.CANCELLED,
-                reason="unexplained: the venue no longer knows it",
-                updated_at_ms=self._venue_now_ms(account_id),
-            )
-        return cast("AccountFact", page.facts[0])
-
-    async def _statement(self, account_id: str) -> list[Fact]:
-        origin, facts = self._roster.origin(account_id), list[Fact]()
-        for read in self._roster.rest(account_id).statement():
-            async for page in self._http.walk(origin, read, priority=Priority.STATEMENT):
-                facts.extend(page.facts)
-        return facts
-
     async def _verify(self, desk: Desk) -> None:
         """The folded book against the venue's statement; a difference must survive a pause to count."""
-        differences: list[str] = []
-        lag_s = self._roster.venue(desk.account_id).capabilities.max_read_lag_ms / 1000
+        account_id, venue = desk.account_id, self._roster.venue(desk.account_id)
+        lag_s, found = venue.capabilities.max_read_lag_ms / 1000, list[str]()
         for round_number in range(_VERIFY_ROUNDS):
             if round_number:
-                await self._clock.sleep(_VERIFY_PAUSE_S if round_number == 1 else lag_s)
-                reading = _Reading()
-                now_ms = self._venue_now_ms(desk.account_id)
-                since_ms = now_ms - round(self._settings.overlap_s * 1000)
-                await self._walk(
-                    desk.account_id,
-                    self._roster.rest(desk.account_id).fills(since_ms, now_ms),
-                    reading,
-                )
-                self._sync.fetched(desk.account_id, reading.facts, self._clock.now_ms())
-            asked_ms = self._venue_now_ms(desk.account_id)
-            facts = await self._statement(desk.account_id)
+                await self._clock.sleep(_VERIFY_PAUSE_S if round_number == 1 else lag_s + _VERIFY_PAUSE_S)
+                since_ms = self._history.now_ms(account_id) - self._overlap_ms(account_id)
+                reading = await self._history.moved_since(account_id, since_ms)
+                self._sync.fetched(account_id, reading.facts, self._clock.now_ms())
+            asked_ms = self._history.now_ms(account_id)
+            facts = await self._history.statement(account_id)
             # What a complete statement leaves out is flat: a position closed while nobody listened is stated no more.
             facts += desk.book.absent_from(cast("list[AccountFact]", facts), asked_ms)
-            self._sync.fetched(desk.account_id, facts, self._clock.now_ms(), source=Source.STATEMENT)
-            differences = _differences(desk, facts)
-            if not differences:
+            self._sync.fetched(account_id, facts, self._clock.now_ms(), source=Source.STATEMENT)
+            found = differences(desk.book, facts, venue=venue.name, cash_history=venue.capabilities.cash_history)
+            if not found:
                 return
-        raise NotProven("the book differs from the venue's statement: " + "; ".join(differences[:5]))
+        raise NotProven("the book differs from the venue's statement: " + "; ".join(found[:5]))
 
-    async def _settle(self, desk: Desk, watermark_ms: int, reading: _Reading, found: int) -> None:
+    async def _settle(self, desk: Desk, watermark_ms: int, reading: Reading, found: int) -> None:
         """Watermark and gap in one transaction, after every fact that was read."""
         account_id, now_ms = desk.account_id, self._clock.now_ms()
         gap = self._gaps.pop(account_id, None)
@@ -539,7 +508,7 @@ class Backfill:
                 fills_found=fills,
                 pages_read=reading.pages,
             )
-        desk.book.prune(watermark_ms - 2 * round(self._settings.overlap_s * 1000))
+        desk.book.prune(watermark_ms - 2 * self._overlap_ms(account_id))
         crash.point("backfill-before-settle")
         try:
             await self._ledger.write(
@@ -573,22 +542,3 @@ class Backfill:
         )
         log.error("gap_unprovable", account=account_id, since_ms=watermark_ms)
         await self._ledger.write(lambda conn: gaps.save(conn, hole))
-
-
-def _differences(desk: Desk, statement: list[Fact]) -> list[str]:
-    """Where the folded book and the venue's complete statement do not agree, as sentences."""
-    stated = {
-        (f.instrument, f.position_side): f.quantity for f in statement if isinstance(f, PositionFact) and f.quantity
-    }
-    folded = {k: q for k, q in desk.book.quantities().items() if q}
-    opened_ms = desk.book.opened_at_ms or 0
-    short = [
-        f"order {s.order.venue_order_id}: filled {s.order.filled}, fills known {s.known}"
-        for s in desk.book.short_of_fills()
-        if s.order.created_at_ms > opened_ms and not s.order.quantity_in_quote  # else part of it is in the opening
-    ]
-    return short + [
-        f"{instrument} {side}: book {folded.get((instrument, side), 0)}, venue {stated.get((instrument, side), 0)}"
-        for instrument, side in sorted(stated.keys() | folded.keys())
-        if stated.get((instrument, side), 0) != folded.get((instrument, side), 0)
-    ]

@@ -58,6 +58,7 @@ class Backfill(msgspec.Struct, frozen=True):
     hold_limit: int = 20_000  # streamed facts kept aside while one account is read back
     crosscheck_s: float = 60.0  # accounts with open orders
     idle_crosscheck_s: float = 600.0  # all others
+    night_hour: int = 3  # UTC; from then on each account's whole day is read once and held against the ledger
 
 
 class Reconcile(msgspec.Struct, frozen=True):
@@ -96,6 +97,7 @@ class VenueSettings(msgspec.Struct, frozen=True):
     allow_hosts: list[str] = []  # further hosts an endpoint may point to
     budget_percent: float = 80.0  # how much of the venue's limits is used
     orders_over: str = ""  # "stream" or "http"; empty: what the venue is best at
+    overlap_s: float = 0.0  # instead of [backfill] overlap_s; 0: that
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -138,6 +140,8 @@ _LIMITS: dict[tuple[str, str], tuple[Any, str]] = {
         lambda v: v >= 30,
         "must be at least 30 seconds: shorter overlaps lose fills",
     ),
+    ("backfill", "night_hour"): (lambda v: 0 <= v <= 23, "must lie between 0 and 23"),
+    ("venues", "overlap_s"): (lambda v: v == 0 or v >= 30, "must be 0 or at least 30 seconds: shorter ones lose fills"),
     ("backfill", "at_once"): (lambda v: v >= 1, "must be at least 1"),
     ("backfill", "hold_limit"): (lambda v: v >= 100, "must be at least 100"),
     ("reconcile", "at_once"): (lambda v: v >= 1, "must be at least 1"),
@@ -217,7 +221,7 @@ def _section(kind: Any, prefix: str, raw: dict[str, Any], complain: Any) -> Any:
         except msgspec.ValidationError:
             complain(f"{prefix}.{key}", f"must be {_type_name(fields[key])}, not {value!r}")
             continue
-        test, sentence = _LIMITS.get((prefix, key), (None, ""))
+        test, sentence = _LIMITS.get((prefix.partition(".")[0], key), (None, ""))
         if test is not None and not test(good[key]):
             complain(f"{prefix}.{key}", f"{sentence}, not {value!r}")
     return kind(**good)

@@ -290,7 +290,7 @@ class Executor:
         try:  # who is told that it was asked for must be able to rely on it, also after a crash
             await self._children.durable()
         except (LedgerDown, LedgerFull) as error:
-            log.error("cancel_not_written", plan=plan_id, error=str(error), next="it is kept, and written later")
+            log.warning("cancel_not_written", plan=plan_id, error=str(error), next="it is kept, and written later")
         return len(open_now)
 
     async def cancel_orders(self, children: Sequence[Child]) -> None:

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from engine.backfill import Backfill
 from engine.config import Ledger as LedgerSettings
-from engine.core.facts import FillFact
+from engine.config import VenueSettings
+from engine.core.facts import BalanceFact, CashFact, FillFact
 from engine.core.venue import ErrorClass, Identity, Page, VenueError
 from engine.ledger import FactRow, LedgerFull, gaps, questions, tables
 from engine.wire.http import NoAnswer
@@ -384,3 +385,101 @@ async def test_a_pause_while_history_is_read_ends_the_reading(tmp_path: Path) ->
         await o.reconnect("ann")
         assert o.watermark("ann") == watermark_ms
         assert await o.gaps("ann") == ["open"]
+
+
+def of_cash(cash: str, at_ms: int) -> BalanceFact:
+    return BalanceFact(currency="USDT", cash=Decimal(cash), updated_at_ms=at_ms)
+
+
+async def test_cash_is_conserved_like_positions(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann") as o:
+        now_ms = o.world.clock.now_ms()
+        o.world.http.answers["ann statement"] = Page(facts=(of_cash("100", now_ms),))
+        o.cut("ann")
+        await o.reconnect("ann")
+        await o.world.clock.advance(8)
+        await o.rest()
+        desk = o.world.sync.desk("ann")
+        assert desk is not None
+        assert (desk.proven, desk.why) == (
+            False,
+            "the book differs from the venue's statement: USDT: book 0, venue 100",
+        )
+        told = CashFact(cash_id="c1", currency="USDT", amount=Decimal(100), kind="transfer", booked_at_ms=now_ms)
+        o.world.http.answers["cash"] = Page(facts=(told,))
+        await o.world.clock.advance(3)
+        await o.rest()
+        assert o.proven("ann")
+
+
+async def test_cash_that_the_venue_books_late_is_read_again_before_it_counts(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann") as o:
+        now_ms = o.world.clock.now_ms()
+        o.world.http.answers["ann statement"] = Page(facts=(of_cash("100", now_ms),))
+        o.cut("ann")
+        await o.reconnect("ann")
+        told = CashFact(cash_id="c1", currency="USDT", amount=Decimal(100), kind="transfer", booked_at_ms=now_ms)
+        o.world.http.answers["cash"] = Page(facts=(told,))
+        await o.world.clock.advance(2)
+        await o.rest()
+        assert o.proven("ann"), "at the second look"
+
+
+def night(o: Office, *facts: FillFact) -> None:
+    """History shows these only to who asks for the whole day."""
+
+    def answer(account_id: str, name: str) -> None:
+        whole_day = o.world.clock.now_ms() - o.world.http.asked_since_ms[-1] > 2 * 3_600_000
+        o.world.http.answers["fills"] = Page(facts=facts if whole_day else ())
+
+    o.world.http.before = answer
+
+
+async def test_the_whole_day_is_read_once_a_night_and_held_against_the_ledger(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann", idle_crosscheck_s=1e9, night_hour=3) as o:
+        lost = o.fill(1)
+        o.held("ann", 0)
+        await o.world.clock.advance(3600)
+        assert await o.backfill.crosscheck() == 0
+        night(o, lost)
+        await o.world.clock.advance(3 * 3600)  # an hour after it began: everybody's turn has come
+        assert await o.backfill.crosscheck() == 1
+        o.held("ann", 1)
+        for _ in range(6):
+            await o.world.clock.advance(8)
+            await o.rest()
+        with o.world.ledger.read() as connection:
+            assert [f.fill.fill_id for f in questions.fills(connection, "ann")] == [lost.fill_id]
+            assert gaps.watermark(connection, "ann", gaps.WHOLE_DAY)
+        assert o.proven("ann")
+        await o.world.clock.advance(3600)
+        assert await o.backfill.crosscheck() == 0, "once a night"
+
+
+async def test_a_day_that_is_recorded_in_full_changes_nothing(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann", idle_crosscheck_s=1e9, night_hour=3) as o:
+        known = o.fill(1)
+        o.held("ann", 1)
+        o.world.hear("ann", known)
+        night(o, known)
+        await o.world.clock.advance(4 * 3600)
+        assert await o.backfill.crosscheck() == 1
+        await o.rest()
+        assert o.proven("ann")
+        assert o.world.links.mute == []
+        with o.world.ledger.read() as connection:
+            assert gaps.watermark(connection, "ann", gaps.WHOLE_DAY)
+
+
+@pytest.mark.parametrize(("of_venue_s", "asked_before_s"), [(0.0, 300), (60.0, 60), (900.0, 900)])
+async def test_history_is_read_from_an_overlap_that_may_be_the_venues_own(
+    tmp_path: Path, of_venue_s: float, asked_before_s: int
+) -> None:
+    async with office(tmp_path, "ann") as o:
+        o.world.roster._settings = {"okx": VenueSettings(overlap_s=of_venue_s)}
+        watermark_ms = o.watermark("ann")
+        o.world.http.asked_since_ms.clear()
+        o.cut("ann")
+        await o.reconnect("ann")
+        assert watermark_ms is not None
+        assert watermark_ms - max(o.world.http.asked_since_ms) == 1000 * asked_before_s

@@ -10,10 +10,14 @@ import msgspec
 import sqlalchemy as sa
 
 from engine import crash
+from engine.core.facts import AccountFact
 from engine.ledger import rows
-from engine.ledger.tables import cursor, gap
+from engine.ledger.facts import Source, row
+from engine.ledger.tables import cursor, fact, gap
 
 HISTORY = "history"  # the stream of orders, fills and cash
+WHOLE_DAY = "whole day"  # the same, read once a night and held against what was recorded
+_CHUNK = 500
 
 
 class GapState(StrEnum):
@@ -90,6 +94,26 @@ def move_watermark(connection: sa.Connection, account_id: str, stream: str, wate
             cursor,
             {"account_id": account_id, "stream": stream, "watermark_ms": watermark_ms, "updated_at_ms": now_ms},
         )
+
+
+def unrecorded(connection: sa.Connection, account_id: str, facts: Sequence[AccountFact]) -> list[AccountFact]:
+    """Those of these facts that the ledger does not have."""
+    wanted = {
+        (made[1], made[2]): one
+        for one in facts
+        for made in (row(account_id, one, received_at_ms=0, source=Source.HISTORY, connection_key=""),)
+    }
+    keys = list(wanted)
+    for start in range(0, len(keys), _CHUNK):
+        some = keys[start : start + _CHUNK]
+        for kind in {kind for kind, _ in some}:
+            chosen = fact.c.key.in_([key for k, key in some if k == kind])
+            known = connection.scalars(
+                sa.select(fact.c.key).where(fact.c.account_id == account_id, fact.c.kind == kind, chosen)
+            )
+            for key in known:
+                wanted.pop((kind, key), None)
+    return list(wanted.values())
 
 
 def watermarks(connection: sa.Connection, stream: str) -> dict[str, int]:

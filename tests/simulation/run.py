@@ -112,12 +112,13 @@ class Simulation:
             await self._settle()
             group.cancel_scope.cancel()
         self.witness.settle()
+        anew = Counter({"sent anew": self.witness.sent_anew()})
         self.witness.close()
         self.registry.dispose()
         return Report(
             seed=self.seed,
             verdict=self.verdict,
-            happened=self.world.faults.happened + self.network.happened,
+            happened=self.world.faults.happened + self.network.happened + anew,
             trace=self.trace.digest(),
             events=self.trace.events,
             simulated_s=loop.now_s - began_s,

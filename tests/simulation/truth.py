@@ -93,6 +93,11 @@ class Witness:
 
     def look(self) -> None:
         """The database at this moment."""
+        for (open_attempts,) in self.ask(
+            "SELECT count(*) FROM child WHERE state IN ('planned','sending','unknown','working') "
+            "GROUP BY plan_id, account_id, leg HAVING count(*) > 1"
+        ):
+            self.verdict.broken.append(f"{open_attempts} attempts of one child are open at once")
         for account_id, watermark_ms in self.ask("SELECT account_id, watermark_ms FROM cursor WHERE stream='history'"):
             if watermark_ms < self._watermarks.get(account_id, 0):
                 self.verdict.broken.append(f"{account_id}: its watermark went back to {watermark_ms}")
@@ -144,6 +149,7 @@ class Witness:
             verdict.duplicated += [
                 f"{customer.name} {c}: {n} orders at the venue" for c, n in at_venue.items() if n > 1
             ]
+        self._settle_attempts()
         for client_order_id, (_, account_id, state, filled, _quantity, late) in children.items():
             orders = orders_of(self._front, account_id, client_order_id)
             told = OrderState(state)
@@ -160,6 +166,24 @@ class Witness:
                 verdict.broken.append(
                     f"{account_id} {client_order_id}: filled {filled}, the venue says {orders[0].filled}"
                 )
+
+    def _settle_attempts(self) -> None:
+        """Of all attempts of one child the venue has one at most: the others provably never arrived."""
+        at_venue: Counter[tuple[str, str, int]] = Counter()
+        for plan_id, account_id, leg, client_order_id in self.ask(
+            "SELECT plan_id, account_id, leg, client_order_id FROM child"
+        ):
+            at_venue[plan_id, account_id, leg] += bool(orders_of(self._front, account_id, client_order_id))
+        self.verdict.duplicated += [
+            f"{account_id}: {n} attempts of leg {leg} of {plan_id} are at the venue"
+            for (plan_id, account_id, leg), n in at_venue.items()
+            if n > 1
+        ]
+
+    def sent_anew(self) -> int:
+        """How many further attempts went out."""
+        ((count,),) = self.ask("SELECT count(*) FROM child WHERE attempt > 1 AND sent_at_ms IS NOT NULL")
+        return int(count)
 
     def _settle_fills(self, customer: Customer) -> None:
         verdict = self.verdict
