@@ -50,8 +50,8 @@ contracts: install
 bench: install   ## floors and engine in one run (OUT=file.json writes the figures)
 	$(BIN)/python -m bench $(if $(OUT),--out $(OUT))
 
-chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres, SEED=…)
-	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED)
+chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres SEED=1 RECORD=1)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED) $(if $(RECORD),--record)
 
 simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=1 HOURS=0.2)
 	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(or $(SEEDS),1) --hours $(HOURS)

@@ -38,6 +38,7 @@ _BY_PREFIX = {
     "cancel": Way(act="cancel"),
     "amend": Way(act="amend"),
     "resolve": Way(act="lose", within_s=20.0),
+    "attempt": Way(act="lose", within_s=20.0),
     "kill": Way(act="kill switch"),
 }
 _OWN = {

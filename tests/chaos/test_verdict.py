@@ -81,6 +81,13 @@ def test_what_does_not_agree_is_counted_once_and_rightly(
     assert judged(children, orders) == {kind: 1}
 
 
+def test_two_attempts_that_both_reached_the_venue_are_a_duplicate() -> None:
+    first, second = child(S.WORKING), child(S.WORKING, attempt=2, child_id="2" * 32)
+    second = replace(second, client_order_id="c2")
+    orders = [order(), order(ordId="o2", clOrdId="c2")]
+    assert judged([first, second], orders, claims=("c1", "c2")) == {"duplicated": 1}
+
+
 def test_an_order_that_was_sent_without_a_claim_is_lost() -> None:
     assert judged([child(S.WORKING)], [order()], claims=()) == {"lost": 1}
 

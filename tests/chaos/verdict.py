@@ -1,6 +1,7 @@
 """Decides. The venue's truth against the ledger, once everything has settled: what is lost, doubled or wrongly final.
 
-- Each order at the venue that carries an id of ours has its child and its claim; no child has two orders there.
+- Each order at the venue that carries an id of ours has its child and its claim; no child has two orders there, and of
+  all attempts at one share of a plan one at most.
 - A child that has ended agrees with what became of its order, to the last unit filled; one that has not is at work.
 - Each fill at the venue is in the ledger, once; there is none that the venue does not know.
 - Whatever the engine said it had written down is still there.
@@ -65,6 +66,12 @@ def judge(
             verdict.lost.append(f"order {client_order_id} of {several[0]['account']} has no claim or no child")
         if len(several) > 1:
             verdict.duplicated.append(f"child {client_order_id} has {len(several)} orders at the venue")
+    shares = Counter((c.plan_id, c.account_id, c.leg) for c in records.children if c.client_order_id in at_venue)
+    verdict.duplicated += [
+        f"{n} attempts of leg {leg} of plan {plan_id} for {account} reached the venue"
+        for (plan_id, account, leg), n in shares.items()
+        if n > 1
+    ]
     for child in records.children:
         _judge_child(child, at_venue.get(child.client_order_id, []), verdict)
     _judge_fills(fills, records.fills, verdict)
