@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, final
@@ -46,6 +47,14 @@ class AccountState(StrEnum):
     CLOSED = "closed"  # no longer under management; its history stays
 
 
+class Trading(StrEnum):
+    """What an active account's orders may do."""
+
+    ACTIVE = "active"  # open and close
+    REDUCING = "reducing"  # only make positions smaller
+    HALTED = "halted"  # nothing
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """One login at one venue."""
 
@@ -55,6 +64,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     site: str  # which of the venue's sites the login was made on ("global", "eea", …)
     environment: str  # "prod" or "demo"
     state: AccountState = AccountState.ACTIVE
+    trading: Trading = Trading.ACTIVE
     venue_ref: str = ""  # the venue's own name of the account (OKX: uid), "" until it is known
     version: int = 1  # grows with each recorded change
 
@@ -97,13 +107,51 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mandate(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account may do. None means no limit of that kind; amounts are in the quote currency."""
+    """What an account may do, or each account of a group. None means no limit of that kind; amounts are in the quote
+    currency."""
 
-    account_id: str
+    account_id: str = ""  # "" for that of a group
+    group_id: str = ""
     max_order_notional: Decimal | None = None
     max_plan_notional: Decimal | None = None
+    max_day_notional: Decimal | None = None  # of all orders of a day, in UTC
+    max_instrument_notional: Decimal | None = None  # of the position in one instrument
+    max_daily_loss: Decimal | None = None  # having lost so much since the day began, it may only reduce
     allowed_instruments: tuple[str, ...] = ()  # empty: all
     do_not_trade: tuple[str, ...] = ()
+
+
+MANDATE_LIMITS = (
+    "max_order_notional",
+    "max_plan_notional",
+    "max_day_notional",
+    "max_instrument_notional",
+    "max_daily_loss",
+)
+
+
+def tightest(mandates: Iterable[Mandate]) -> Mandate | None:
+    """What all of them allow together; None where there is none."""
+    found: Mandate | None = None
+    for one in mandates:
+        if found is None:
+            found = one
+            continue
+        limits = {
+            name: min((n for n in (getattr(found, name), getattr(one, name)) if n is not None), default=None)
+            for name in MANDATE_LIMITS
+        }
+        allowed, further = found.allowed_instruments, one.allowed_instruments
+        both = tuple(sorted(set(allowed) & set(further))) if allowed and further else allowed or further
+        if allowed and further and not both:
+            both = (NOTHING_ALLOWED,)
+        banned = tuple(sorted({*found.do_not_trade, *one.do_not_trade}))
+        found = msgspec.structs.replace(found, **limits, allowed_instruments=both, do_not_trade=banned)
+    return found
+
+
+NOTHING_ALLOWED = "-"
+"""No instrument has this name: an empty list would allow all."""
 
 
 class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +174,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     by: str
     why: str
-    kind: str  # "account", "connection", "credentials", "mandate", "group", "vault"
-    subject_id: str  # an account_id, connection_key or group_id; "" for the vault
+    kind: str  # "account", "connection", "credentials", "mandate", "group", "model", "vault"
+    subject_id: str  # an account_id, connection_key, group_id or model_id; "" for the vault
     action: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None

@@ -268,6 +268,7 @@ class Registry:
             if session.get(AccountRow, account.account_id) is not None:
                 raise Conflict(f"There is an account {account.account_id} already. Nothing was changed.")
             account = msgspec.structs.replace(account, version=1)
+            self._refuse_same_login(session, account, account.venue_ref)
             session.add(AccountRow(**msgspec.to_builtins(account)))
             session.flush()
             self._record(recorded, "account", account.account_id, "add", None, account, by, why)
@@ -292,11 +293,7 @@ class Registry:
         """What the venue calls the account. Conflict when another account is the same login: orders would double."""
         with self.together() as recorded:
             account = self.account(account_id)
-            for other in self._same_login(recorded.session, account, venue_ref):
-                raise Conflict(
-                    f"{account_id} is the login {venue_ref} at {account.venue}, which is already under management as "
-                    f"{other}: every order would be placed twice. Close one of the two."
-                )
+            self._refuse_same_login(recorded.session, account, venue_ref)
             return self._change_account(account_id, "identify", {"venue_ref": venue_ref}, by, why, None)
 
     def pause(self, account_id: str, *, by: str, why: str, version: int | None = None) -> Account:
@@ -595,6 +592,13 @@ class Registry:
             raise RegistryError(
                 f"Account {account_id} has no credentials, so it cannot be active. Nothing was changed. "
                 f"Set them with: unisono accounts edit {account_id} --credentials-file FILE"
+            )
+
+    def _refuse_same_login(self, session: Session, account: Account, venue_ref: str) -> None:
+        for other in self._same_login(session, account, venue_ref):
+            raise Conflict(
+                f"{account.account_id} is the login {venue_ref} at {account.venue}, which is already under management "
+                f"as {other}: every order would be placed twice. Close one of the two."
             )
 
     def _same_login(self, session: Session, account: Account, venue_ref: str) -> Sequence[str]:

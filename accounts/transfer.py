@@ -73,6 +73,7 @@ class AccountPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     site: str
     environment: str
     name: str | None = None
+    ref: str | None = None  # the venue's own name of the account
     state: AccountState | None = None
     mandate: MandatePart | None = None
     connection: tuple[ConnectionPart, ...] = ()
@@ -115,6 +116,7 @@ def sheet(registry: Registry) -> Sheet:
                 AccountPart(
                     id=a.account_id,
                     name=a.name,
+                    ref=a.venue_ref or None,
                     venue=a.venue,
                     site=a.site,
                     environment=a.environment,
@@ -164,7 +166,7 @@ def to_toml(content: Sheet) -> str:
     return "\n".join(lines)
 
 
-_PLAIN = ("id", "name", "venue", "site", "environment", "state")
+_PLAIN = ("id", "name", "venue", "site", "environment", "ref", "state")
 _LIMITS = ("max_order_notional", "max_plan_notional")
 _LISTS = ("allowed_instruments", "do_not_trade")
 
@@ -315,6 +317,7 @@ def _add(
         site=part.site,
         environment=part.environment,
         state=wanted,
+        venue_ref=part.ref or "",
     )
     connections = profiles.compose(account, {c.kind: c.url for c in part.connection})
     own = {c.kind: c for c in part.connection}
@@ -343,7 +346,10 @@ def _edit(
     by: str,
     why: str,
 ) -> None:
-    is_now, says = (account.venue, account.site, account.environment), (part.venue, part.site, part.environment)
+    is_now, says = [account.venue, account.site, account.environment], [part.venue, part.site, part.environment]
+    if part.ref and account.venue_ref:
+        is_now.append(account.venue_ref)
+        says.append(part.ref)
     if is_now != says:
         raise RegistryError(
             f"{part.id} is at {'/'.join(is_now)}, the file says {'/'.join(says)}: that is another account. "

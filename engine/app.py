@@ -47,6 +47,7 @@ from engine.views import LedgerPlans, LiveAccounts, LiveMarket
 from engine.wire.http import Http, NoAnswer, Origin, Transport
 from engine.wire.rate import Budgets
 from engine.wire.stream import Dial, dialler
+from engine.worth import Worths
 from scheduler.clock import Clock
 from scheduler.heartbeat import Heartbeat
 from scheduler.timetable import Entry
@@ -198,6 +199,13 @@ class Engine:
             rng=rng,
             remember=self._remember_identity,
         )
+        self.worths = Worths(
+            clock=clock,
+            roster=self.roster,
+            sync=self.sync,
+            at_par=frozenset(config.plans.at_par),
+            max_price_age_ms=self.rules.max_price_age_ms,
+        )
         self.accounts = LiveAccounts(
             roster=self.roster,
             sync=self.sync,
@@ -205,9 +213,9 @@ class Engine:
             kill=self.kill,
             children=self.children,
             gap_since=self.backfill.gap_since,
-            at_par=frozenset(config.plans.at_par),
+            worths=self.worths,
         )
-        self.market = LiveMarket(roster=self.roster, sync=self.sync)
+        self.market = LiveMarket(roster=self.roster, sync=self.sync, worths=self.worths)
         self.planner = Planner(
             accounts=self.accounts,
             market=self.market,
@@ -252,6 +260,7 @@ class Engine:
             kill=self.kill,
             sweeper=self.sweeper,
             fresh_marks=self._fresh_marks,
+            worths=self.worths,
             vitals=self._vitals,
             clocks=self._clocks_apart,
             escalated=lambda: self.resolver.escalated,
@@ -445,7 +454,7 @@ class Engine:
     def on_heard(self, connection: Connection, heard: Heard, received_at_ms: int) -> None:
         if heard.facts:
             if type(heard.facts[0]) is MarkFact:  # a frame holds prices or what is about an account, never both
-                self.sync.take_marks(connection.venue, connection.environment, heard.facts, received_at_ms)
+                self.sync.marks.take(connection.venue, connection.environment, heard.facts, received_at_ms)
             elif connection.listener is Listener.ACCOUNT:
                 self.sync.hear(connection.listener_id, heard.facts, received_at_ms, connection.connection_key)
         if heard.instruments:
@@ -457,6 +466,9 @@ class Engine:
     def on_live(self, connection: Connection, was_down_since_ms: int | None) -> None:
         if self._carries_facts(connection):
             self.backfill.live(connection.listener_id)
+        elif not self.roster.venues[connection.venue].capabilities.trades:
+            # What a feed did not tell while it was away: its state now, over HTTP.
+            self._start_soon(self._read_marks, (connection.venue, connection.environment))
 
     def on_down(self, connection: Connection, last_heard_ms: int, reason: str) -> None:
         if self._stopping.is_set():
@@ -529,8 +541,8 @@ class Engine:
         members = self.roster.members(plan.groups, plan.accounts)
         limit_ms = self.rules.max_price_age_ms // 2
         for place in {(a.venue, a.environment) for a in map(self.roster.account, members)}:
-            marks = [self.sync.mark(*place, leg.instrument) for leg in plan.legs]
-            if all(m is not None and self._clock.now_ms() - m.received_at_ms < limit_ms for m in marks):
+            marks = [self.worths.mark(*place, leg.instrument) for leg in plan.legs]
+            if all(m is not None and self._clock.now_ms() - m.as_of_ms < limit_ms for m in marks):
                 continue
             await self._read_marks(place)
 
@@ -538,15 +550,14 @@ class Engine:
         async def ask(origin: Origin, rest: Rest) -> None:
             for read in rest.marks():
                 page = await self.http.read(origin, read, priority=Priority.RESOLVE)
-                marks = [f for f in page.facts if isinstance(f, MarkFact)]
-                self.sync.take_marks(*place, marks, self._clock.now_ms())
+                self.sync.marks.take(*place, page.facts, self._clock.now_ms())
 
         await self._ask_place(place, "marks", ask)
 
     async def _keep_marks(self) -> None:
         """A place without any mark is asked once in a while; where a public feed runs, it is fresher than this."""
         for place in self.roster.places():
-            if not self.sync.has_marks(*place):
+            if not self.sync.marks.any_of(*place):
                 await self._read_marks(place)
 
     async def _compare_clocks(self) -> None:

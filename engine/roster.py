@@ -147,8 +147,12 @@ class Roster:
 
     def rest(self, account_id: str) -> Rest:
         account = self.account(account_id)
-        ref = account.venue_ref if self.venues[account.venue].account_ref is not None else ""
-        return self.rest_at(account.venue, account.environment, ref)
+        return self.rest_at(account.venue, account.environment, self.ref(account_id))
+
+    def ref(self, account_id: str) -> str:
+        """The venue's own name of the account where its login does not say it; else ""."""
+        account = self.account(account_id)
+        return account.venue_ref if self.venues[account.venue].account_ref is not None else ""
 
     def rest_at(self, venue: str, environment: str, ref: str = "") -> Rest:
         key = (venue, environment, ref)
@@ -227,5 +231,8 @@ class Roster:
                 raise UnknownAccount(f"there is no group {group_id}")
             found.update(dict.fromkeys(w.account_id for w in self.groups[group_id].weights))
         for account_id in found:
-            self.account(account_id)
+            if not self.venue(account_id).capabilities.trades:
+                raise UnknownAccount(
+                    f"{account_id} is a login at a feed of prices; it holds nothing and takes no orders"
+                )
         return sorted(found)

@@ -7,16 +7,15 @@ held back; the backfill applies history first and then releases what was held, t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from engine.core.book import Book
 from engine.core.facts import AccountFact, EquityFact, Fact, FillFact, MarkFact, OrderFact
 from engine.core.instruments import Instrument
+from engine.core.marks import Marks
 from engine.ledger import FactRow, LedgerFull, Source, row
 
 log = structlog.get_logger("sync")
@@ -74,6 +73,9 @@ class Catalogue:
     def by_name(self, name: str) -> Instrument | None:
         return self._by_name.get(name)
 
+    def listed(self) -> Collection[Instrument]:
+        return self._by_name.values()
+
     def add(self, instruments: Sequence[Instrument]) -> list[tuple[Instrument, Instrument]]:
         """Takes new and changed instruments in; returns the changes as (before, after)."""
         changes = []
@@ -84,6 +86,9 @@ class Catalogue:
                 changes.append((old, new))
         return changes
 
+    def everything(self) -> Iterable[Instrument]:
+        return self._by_name.values()
+
     def __len__(self) -> int:
         return len(self._by_name)
 
@@ -91,19 +96,11 @@ class Catalogue:
         return iter(self._by_name.values())
 
 
-class Mark(msgspec.Struct, frozen=True):
-    price: Decimal
-    at_ms: int  # the venue's time
-    received_at_ms: int  # ours: age is measured by one clock
-    basis: str
-    source: str
-
-
 Subscriber = Callable[[str, AccountFact], None]
 
 
 class Sync:
-    """Books of all accounts, and the latest marks. Single-threaded: called from the event loop only."""
+    """Books of all accounts, catalogues, and the latest marks. Single-threaded: called from the event loop only."""
 
     def __init__(self, sink: Sink, *, hold_limit: int) -> None:
         """`hold_limit` frames of one account are held back at most, and of all accounts together ten times as many."""
@@ -112,7 +109,7 @@ class Sync:
         self._desks: dict[str, Desk] = {}
         self._subscribers: list[Subscriber] = []
         self._catalogues: dict[tuple[str, str], Catalogue] = {}
-        self._marks: dict[tuple[str, str, str], Mark] = {}
+        self.marks = Marks()
         self.facts_taken = 0
         self.facts_known = 0  # heard again: duplicates and stale ones
 
@@ -235,25 +232,9 @@ class Sync:
     def catalogue(self, venue: str, environment: str) -> Catalogue:
         return self._catalogues.setdefault((venue, environment), Catalogue())
 
-    def take_marks(self, venue: str, environment: str, facts: Sequence[Fact], received_at_ms: int) -> None:
-        """The latest price per instrument and basis; an older venue time never replaces a newer one."""
-        for fact in facts:
-            if not isinstance(fact, MarkFact):
-                continue
-            key = (venue, environment, f"{fact.instrument}|{fact.basis}")
-            known = self._marks.get(key)
-            if known is None or fact.at_ms >= known.at_ms:
-                self._marks[key] = Mark(fact.price, fact.at_ms, received_at_ms, fact.basis, venue)
-
-    def has_marks(self, venue: str, environment: str) -> bool:
-        return any(key[:2] == (venue, environment) for key in self._marks)
-
-    def mark(self, venue: str, environment: str, instrument: str) -> Mark | None:
-        """The price to value and to check with: the venue's mark where it has one, else the last trade."""
-        for basis in ("mark", "last"):
-            if found := self._marks.get((venue, environment, f"{instrument}|{basis}")):
-                return found
-        return None
+    def catalogues(self) -> list[tuple[str, str, Catalogue]]:
+        """Venue, environment and catalogue of each place that was asked for."""
+        return [(*place, catalogue) for place, catalogue in self._catalogues.items()]
 
 
 def _occasion(fact: Fact) -> str:

@@ -17,9 +17,12 @@ from engine.ledger import plans as store
 from engine.links import Links
 from engine.roster import Roster
 from engine.sync import Sync
+from engine.worth import Worths
 from scheduler.clock import Clock
 
 _ZERO = Decimal(0)
+_DAY_MS = 24 * 3600 * 1000
+_LATELY_MS = 60_000
 _HEDGED = "it holds long and short side by side (hedge mode); orders go to net positions only"
 _READ_ONLY = "its key may read but not trade"
 
@@ -41,6 +44,28 @@ class LiveAccount:
     @property
     def mandate(self) -> Mandate | None:
         return self._office.roster.mandates.get(self.account.account_id)
+
+    def day_notional(self, now_ms: int) -> Decimal:
+        return sum((self._notional(child) for child in self._sent_since(now_ms // _DAY_MS * _DAY_MS)), _ZERO)
+
+    def orders_lately(self, now_ms: int) -> int:
+        return len(self._sent_since(now_ms - _LATELY_MS))
+
+    def lost_today(self, currency: str, now_ms: int) -> Decimal | None:
+        """Not known: no value of the day's beginning is kept yet."""
+        return None
+
+    def _sent_since(self, since_ms: int) -> list[Child]:
+        mine = self._office.children.of_account(self.account.account_id)
+        return [child for child in mine if child.sent_at_ms is not None and child.sent_at_ms >= since_ms]
+
+    def _notional(self, child: Child) -> Decimal:
+        """What it was good for when it went out; a market order, what it is good for at today's price."""
+        account = self.account
+        instrument = self._office.sync.catalogue(account.venue, account.environment).by_name(child.instrument)
+        mark = self._office.worths.mark(account.venue, account.environment, child.instrument)
+        price = child.price or child.trigger_price or child.avg_price or (mark.price if mark is not None else None)
+        return _ZERO if instrument is None or price is None else instrument.notional(child.quantity, price)
 
     @property
     def halted(self) -> str:
@@ -78,11 +103,7 @@ class LiveAccount:
         return self._office.gap_since(self.account.account_id)
 
     def nav(self, currency: str) -> Decimal | None:
-        """The venue's own valuation, where its currency is this one or counts one to one with it."""
-        if self._desk is None or (equity := self._desk.book.equity) is None:
-            return None
-        par = self._office.at_par
-        return equity.total if equity.currency == currency or {equity.currency, currency} <= par else None
+        return None if self._desk is None else self._office.worths.nav(self.account.account_id, currency)
 
     def available(self, currency: str) -> Decimal | None:
         if self._desk is None:
@@ -119,10 +140,10 @@ class LiveAccounts:
         kill: KillSwitch,
         children: Children,
         gap_since: Callable[[str], int | None],
-        at_par: frozenset[str],
+        worths: Worths,
     ) -> None:
         self.roster, self.sync, self.links, self.kill, self.children = roster, sync, links, kill, children
-        self.gap_since, self.at_par = gap_since, at_par
+        self.gap_since, self.worths = gap_since, worths
 
     def group(self, group_id: str) -> Group | None:
         return self.roster.groups.get(group_id)
@@ -135,19 +156,23 @@ class LiveAccounts:
 class LiveMarket:
     """Instruments and reference prices, as they are now."""
 
-    def __init__(self, *, roster: Roster, sync: Sync) -> None:
-        self._roster, self._sync = roster, sync
+    def __init__(self, *, roster: Roster, sync: Sync, worths: Worths) -> None:
+        self._roster, self._sync, self._worths = roster, sync, worths
 
     def venue(self, name: str) -> Venue:
         return self._roster.venues[name]
+
+    def knows(self, venue: str, environment: str) -> bool:
+        return len(self._sync.catalogue(venue, environment)) > 0
 
     def instrument(self, venue: str, environment: str, name: str) -> Instrument | None:
         return self._sync.catalogue(venue, environment).by_name(name)
 
     def reference(self, venue: str, environment: str, name: str) -> Reference | None:
-        mark = self._sync.mark(venue, environment, name)
-        # Age is counted from our own receipt: the venue's clock is not ours.
-        return None if mark is None else Reference(price=mark.price, at_ms=mark.received_at_ms, source=mark.basis)
+        mark = self._worths.mark(venue, environment, name)
+        if mark is None:
+            return None
+        return Reference(price=mark.price, at_ms=mark.as_of_ms, source=f"{mark.basis} from {mark.source}")
 
 
 class LedgerPlans:

@@ -123,8 +123,8 @@ def test_an_older_price_never_replaces_a_newer_one(first: int) -> None:
     marks = [MarkFact(instrument="BTC/USDT:USDT", price=Decimal(100 + n), at_ms=1000 + n, basis="mark") for n in (0, 1)]
     sync = Door().sync
     for mark in (marks[first], marks[1 - first]):
-        sync.take_marks("okx", "demo", [mark], 5000)
-    known = sync.mark("okx", "demo", "BTC/USDT:USDT")
+        sync.marks.take("okx", "demo", [mark], 5000)
+    known = sync.marks.latest("okx", "demo", "BTC/USDT:USDT")
     assert known is not None
     assert known.price == 101
 

@@ -62,6 +62,8 @@ COMMANDS = {
         "books",
         "Cash of each account by currency, folded from its opening, fills, fees, funding and transfers.",
     ),
+    "prices": ("worth", "The latest price of everything the engine hears of, with its source and its age."),
+    "nav": ("worth", "What accounts are worth now in one currency, by live prices, and what that rests on."),
     "accounts": (
         "accounts",
         "Accounts under management: list, add, edit, pause, resume, close, import, export.",

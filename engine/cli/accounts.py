@@ -100,6 +100,14 @@ def add_account(
         str, typer.Option("--site", help="The venue's site; needed where it has several.", show_default=False)
     ] = "",
     name: Annotated[str, typer.Option("--name", help="For people; the id when left out.", show_default=False)] = "",
+    ref: Annotated[
+        str,
+        typer.Option(
+            "--ref",
+            help="The venue's own name of the account. Needed where a login may hold several; checked everywhere.",
+            show_default=False,
+        ),
+    ] = "",
     credentials_file: CredentialsOption = None,
     endpoint: EndpointOption = None,
     optional: Annotated[
@@ -111,13 +119,17 @@ def add_account(
     config: ConfigOption = CONFIG_DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Put an account under management. Its credentials are asked for unseen, or come from a private file.
+    """Put an account under management, or a login at a feed of prices.
+
+    Its credentials are asked for unseen, or come from a private file.
 
     Examples:
 
     unisono accounts add a007 --venue okx --site global -e demo --name "Miller family" --why "new client"
 
     unisono accounts add a008 --venue okx --site eea -e prod --credentials-file a008.toml --why "new client"
+
+    unisono accounts add a009 --venue alor -e prod --ref MOEX:D10001 --why "new client"
     """
     because, urls = reason(why), _pairs(endpoint, "--endpoint", "KIND=URL")
     with opened(config) as (settings, registry):
@@ -129,6 +141,7 @@ def add_account(
             site=site or _only_site(composer, venue),
             environment=environment,
             state=AccountState.PAUSED if paused else AccountState.ACTIVE,
+            venue_ref=ref,
         )
         connections = composer.compose(new, urls, optional or ())
         _refuse_other_feed(registry, connections, urls)

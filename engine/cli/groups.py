@@ -16,6 +16,7 @@ from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, fail, s
 from engine.cli.edits import DryRunOption, LimitOption, WhyOption, editing, opened, reason, tell_history
 from engine.cli.exits import Exit
 from engine.core.limits import Code, deny
+from engine.venues import venues
 
 app = typer.Typer(name="groups", help="Groups of accounts and their weights.", no_args_is_help=True)
 
@@ -180,9 +181,14 @@ def total(weights: Sequence[Weight]) -> Decimal:
 def _members(registry: Registry, texts: Sequence[str] | None, everyone: bool) -> list[Weight]:
     if everyone and texts:
         fail("Name accounts or say --all, not both. Nothing was changed.")
+    feeds = {a.account_id for a in registry.accounts() if not venues()[a.venue].capabilities.trades}
     if everyone:
-        return [Weight(a.account_id, Decimal(1)) for a in registry.accounts() if a.state is not AccountState.CLOSED]
-    return [_weight(text) for text in texts or ()]
+        accounts = [a for a in registry.accounts() if a.state is not AccountState.CLOSED]
+        return [Weight(a.account_id, Decimal(1)) for a in accounts if a.account_id not in feeds]
+    members = [_weight(text) for text in texts or ()]
+    if wrong := sorted(feeds & {m.account_id for m in members}):
+        fail(f"{', '.join(wrong)}: a login at a feed of prices takes no orders. Nothing was changed.")
+    return members
 
 
 def _weight(text: str) -> Weight:

@@ -15,6 +15,7 @@ from engine.core.drafts import PlanRefused, read_draft
 from engine.core.orders import CancelState
 from engine.core.plans import Plan
 from engine.core.runs import Run, RunKind
+from engine.core.valuation import together
 from engine.execute import Executor, NotExecuted
 from engine.kill import KillSwitch
 from engine.ledger import Ledger, LedgerDown, LedgerFull, audit
@@ -25,6 +26,7 @@ from engine.reports.tables import ConnectionRow
 from engine.roster import Roster, UnknownAccount
 from engine.sweep import NotAccepted, Sweeper
 from engine.sync import Sync
+from engine.worth import Worths
 from scheduler.clock import Clock
 
 
@@ -74,6 +76,7 @@ class ControlOffice:
         kill: KillSwitch,
         sweeper: Sweeper,
         fresh_marks: Callable[[Plan], Awaitable[None]],
+        worths: Worths,
         vitals: Callable[[], dict[str, Any]],
         clocks: Callable[[], list[tuple[str, int]]],
         escalated: Callable[[], list[Any]],
@@ -81,7 +84,7 @@ class ControlOffice:
         self._clock, self._ledger, self._roster, self._sync, self._links = clock, ledger, roster, sync, links
         self._planner, self._children, self._executor, self._backfill = planner, children, executor, backfill
         self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
-        self._clocks = clocks
+        self._clocks, self._worths = clocks, worths
         self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
         self._sweeper = sweeper
 
@@ -124,6 +127,21 @@ class ControlOffice:
             )
             for view in self._links.views()
         ]
+
+    def prices(self, instrument: str) -> Any:
+        return self._worths.prices(instrument)
+
+    def nav(self, accounts: list[str], groups: list[str], currency: str) -> Any:
+        """What accounts are worth, each by itself and together."""
+        try:
+            members = self._roster.members(groups, accounts) if accounts or groups else self._everybody()
+        except UnknownAccount as error:
+            raise Rejected(str(error), "unknown-account") from None
+        worths = [w for account_id in members if (w := self._worths.of(account_id, currency)) is not None]
+        return {"accounts": worths, "together": together([w.valuation for w in worths], currency)}
+
+    def _everybody(self) -> list[str]:
+        return sorted(a.account_id for a in self._roster.active())
 
     def _held_back(self) -> HeldBack:
         views = self._links.views()

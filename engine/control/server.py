@@ -27,6 +27,8 @@ class Office(Protocol):
     def status(self) -> Any: ...
     def connections(self) -> Any: ...
     def findings(self) -> Any: ...
+    def prices(self, instrument: str) -> Any: ...
+    def nav(self, accounts: list[str], groups: list[str], currency: str) -> Any: ...
     async def draft_plan(self, body: dict[str, Any]) -> Any: ...
     async def preview_plan(self, plan_id: str) -> Any: ...
     async def approve_plan(self, plan_id: str, by: str) -> Any: ...
@@ -100,6 +102,13 @@ def application(office: Office) -> Starlette:
         body = await _body(request)
         return office.reconcile(_texts(body, "accounts"), str(body.get("kind", "ADHOC")))
 
+    async def get_prices(request: Request) -> Any:
+        return office.prices(request.query_params.get("instrument", ""))
+
+    async def get_nav(request: Request) -> Any:
+        asked = request.query_params
+        return office.nav(asked.getlist("account"), asked.getlist("group"), asked.get("currency", "USD"))
+
     async def post_kill_on(request: Request) -> Any:
         body = await _body(request)
         return await office.kill_on(_text(body, "scope"), _text(body, "by"), _text(body, "why"))
@@ -126,6 +135,8 @@ def application(office: Office) -> Starlette:
             get("/status", get_status),
             get("/connections", get_connections),
             get("/findings", get_findings),
+            get("/prices", get_prices),
+            get("/nav", get_nav),
             post("/plans", post_plan),
             post("/plans/{plan_id}/preview", post_preview),
             post("/plans/{plan_id}/approve", post_approve),

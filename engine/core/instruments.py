@@ -36,6 +36,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     unit: str  # "contract", "lot" or the base currency's name
     multiplier: Decimal  # base units in one quantity unit; for inverse: quote units
     inverse: bool = False
+    settled_daily: bool = False  # a derivative whose gain becomes cash each day (variation margin)
     quantity_step: Decimal
     min_quantity: Decimal
     max_limit_quantity: Decimal | None = None

@@ -7,6 +7,7 @@ configuration, so that a mistyped or planted address never gets a signed request
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
@@ -56,6 +57,10 @@ class Composer(msgspec.Struct, frozen=True):
     def credential_fields(self, venue: str) -> tuple[str, ...]:
         return self.profile(venue).venue.credential_fields
 
+    def trades(self, venue: str) -> bool:
+        """Do its accounts hold money and take orders, or is it a feed of prices?"""
+        return self.profile(venue).venue.capabilities.trades
+
     def profile(self, venue: str) -> Profile:
         try:
             return self.profiles[venue]
@@ -83,6 +88,12 @@ def compose(
     if place is None:
         known = ", ".join(f"{p.site}/{p.environment}" for p in venue.places)
         raise RegisterError(f"{venue.name} has no {account.site}/{account.environment}. Known: {known}.")
+    if venue.account_ref is not None and not re.fullmatch(venue.account_ref.pattern, account.venue_ref):
+        told = f"{account.venue_ref!r} is none" if account.venue_ref else "it is missing"
+        raise RegisterError(
+            f"{account.account_id}: {venue.name} needs the account's {venue.account_ref.title}, for example "
+            f"{venue.account_ref.example}, because a login there may hold several; {told}. Nothing was changed."
+        )
     prefix = f"{account.site}.{account.environment}."
     configured = {k.removeprefix(prefix): url for k, url in overrides.items() if k.startswith(prefix)}
     for name in (*urls, *configured, *channels, *optional):
