@@ -51,6 +51,7 @@ class Talk(Conversation):
 
     def __init__(self, key: str, pings: bool) -> None:
         self.key, self.pings = key, pings
+        self.due: Heard | None = None
 
     def open(self, now_ms: int) -> Sequence[Frame]:
         return [f"login {self.key} {now_ms}"]
@@ -69,6 +70,10 @@ class Talk(Conversation):
             case _:
                 notice = Notice(word) if word in set(Notice) else Notice.UNREADABLE
                 return Heard(said=[Said(notice, rest, "7")])
+
+    def tick(self, now_ms: int) -> Heard | None:
+        due, self.due = self.due, None
+        return due
 
     def beat(self, now_ms: int) -> Sequence[Frame]:
         return ["ping"] if self.pings else []
@@ -489,6 +494,24 @@ async def test_a_venue_without_pings_of_its_own_gets_protocol_pings(clock: FakeC
         world.sockets[0].pongs.clear()
         await world.seconds(28)
         assert world.sockets[0].ended == "aborted"
+
+
+async def test_what_time_alone_brings_about_is_sent_and_told(live: World) -> None:
+    talk = live.link().conversation
+    assert isinstance(talk, Talk)
+    talk.due = Heard(frames=("again",), said=(Said(Notice.REFUSED, "no such channel", "7"),))
+    await live.seconds(2)
+    assert live.sockets[-1].sent[-1] == "again"
+    assert live.told.named("said") == [("said", "a", "refused")]
+    assert len(live.sockets) == 1
+
+
+async def test_time_alone_may_end_a_socket(live: World) -> None:
+    talk = live.link().conversation
+    assert isinstance(talk, Talk)
+    talk.due = Heard(said=(Said(Notice.RETRY, "nothing came", "mute"),))
+    await live.seconds(5)
+    assert len(live.sockets) == 2
 
 
 async def test_our_own_stall_kills_no_link(live: World) -> None:

@@ -329,6 +329,10 @@ class Conversation(Protocol):
     def beat(self, now_ms: int) -> Sequence[Frame]:
         """A ping in the venue's own manner; empty where a protocol ping is to be used."""
 
+    def tick(self, now_ms: int) -> Heard | None:
+        """What time alone brings about, asked each second of an open socket: frames and words, no facts."""
+        return None
+
     def say(self, commands: Sequence[Command], request_id: str, now_ms: int) -> Frame:
         """Orders over the stream: commands of one kind, at most `max_batch`, answered by a Reply with that id."""
 

@@ -38,6 +38,7 @@ from scheduler.link import Action, Phase, Signal
 log = structlog.get_logger("links")
 
 _ON_PURPOSE = "closed on purpose"
+_NOTHING = Heard()
 _HANDOVER_S = 5.0  # a replaced socket is still listened to for so long: answers may be on their way
 _UNREADABLE_LIMIT, _UNREADABLE_WINDOW_S = 20, 60.0
 
@@ -197,6 +198,9 @@ class Link:
 
     def look(self, signal: Signal, *, stalled: bool = False) -> Action | None:
         """The pulse or the watch passes by."""
+        for held in (self._session, self._opening):
+            if held is not None:
+                self._let_time_pass(held)
         session = self._session
         if session is not None:
             if session.heard_s > self._life.last_heard_s:
@@ -206,6 +210,19 @@ class Link:
         if stalled:
             self._signal(Signal.STALLED)
         return self._signal(signal)
+
+    def _let_time_pass(self, session: _Session) -> None:
+        if session.socket is None or session.conversation is None:
+            return
+        try:
+            heard = session.conversation.tick(self._house.clock.now_ms()) or _NOTHING
+            for frame in heard.frames:
+                session.socket.send(frame)
+            for said in heard.said:
+                self._said(session, b"", said)
+        except Exception as error:  # whatever it is, it is about this socket alone; its listener sees it end
+            log.info("given_up", connection=self.connection.connection_key, reason=f"{type(error).__name__}: {error}")
+            session.socket.abort()
 
     # ---- what was decided is carried out
 
