@@ -128,19 +128,22 @@ class Resolver:
         if not (capabilities.lookup_by_client_id or child.venue_order_id):
             await self._shown_anywhere(child)  # what it shows counts; that it shows nothing proves nothing
             return
+        now_ms = self._http.venue_now_ms(origin.venue.name, origin.environment)
         read = rest.order(instrument, child.client_order_id, child.venue_order_id)
         try:
-            page = await self._http.read(origin, read, priority=Priority.RESOLVE)
+            facts = [f async for page in self._http.walk(origin, read, priority=Priority.RESOLVE) for f in page.facts]
         except VenueError as error:
             if error.error_class is not ErrorClass.NOT_FOUND:
                 raise
         else:
-            self._sync.fetched(account_id, page.facts, self._clock.now_ms())
-            self._children.on_facts(account_id, page.facts)  # also where the book knew it before
+            self._sync.fetched(account_id, facts, self._clock.now_ms())
+            self._children.on_facts(account_id, facts)  # also where the book knew it before
             await self._cancel_again(child.client_order_id)
             return
         if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
             return
+        if capabilities.lookup_ms is not None and now_ms - child.send_by_ms > capabilities.lookup_ms:
+            return  # it may have been there and be forgotten: absence proves nothing any more
         if not self._http.clock_within(origin, CLOCK_TOLERANCE_MS):
             if not case.clock_told:
                 case.clock_told = True

@@ -83,9 +83,18 @@ _HELD = (Phase.LIVE, Phase.MUTE)
 _TICK_S = 1.25  # TICK comes each second, and may be late
 
 
-def step(link: Link, signal: Signal, *, now_s: float, pulse: Pulse, chance: float = 1.0) -> tuple[Link, Action | None]:
-    """`chance` in [0, 1] is the jitter of a retry that this step may decide on. Late and duplicate signals change
-    nothing."""
+def step(
+    link: Link, signal: Signal, *, now_s: float, pulse: Pulse, chance: float = 1.0, not_before_s: float = 0.0
+) -> tuple[Link, Action | None]:
+    """`chance` in [0, 1] is the jitter of a retry that this step may decide on; the venue may have asked that none
+    is made before `not_before_s`. Late and duplicate signals change nothing."""
+    after, action = _step(link, signal, now_s, pulse, chance)
+    if not_before_s > after.retry_at_s and (after.phase is Phase.DOWN or after.leaving):
+        after = replace(after, retry_at_s=not_before_s)
+    return after, action
+
+
+def _step(link: Link, signal: Signal, now_s: float, pulse: Pulse, chance: float) -> tuple[Link, Action | None]:
     if signal is Signal.UNWANTED:
         holds_socket = link.phase is Phase.OPENING or link.phase in _HELD
         return Link(keep_alive=link.keep_alive), Action.CLOSE if holds_socket else None

@@ -69,7 +69,7 @@ class Talk(Conversation):
                 raise KeyError("a mistake in the dialect")
             case _:
                 notice = Notice(word) if word in set(Notice) else Notice.UNREADABLE
-                return Heard(said=[Said(notice, rest, "7")])
+                return Heard(said=[Said(notice, rest, "7", after_s=90.0 if rest == "in 90 s" else 0.0)])
 
     def tick(self, now_ms: int) -> Heard | None:
         due, self.due = self.due, None
@@ -82,12 +82,17 @@ class Talk(Conversation):
         raise NotImplementedError
 
     def closed(self, code: int, reason: str) -> Said | None:
+        if code == 4008:
+            return Said(Notice.RETRY, reason, str(code), after_s=90.0)
         return Said(Notice.AUTH_REFUSED, reason, str(code)) if code == 4001 else None
 
 
 class Nothing:
     def by_name(self, name: str) -> Instrument | None:
         return None
+
+    def listed(self) -> Sequence[Instrument]:
+        return ()
 
 
 def venue(*, pings: bool = True, opens: int = 1000) -> Venue:
@@ -369,6 +374,24 @@ async def test_openings_keep_within_the_venues_limit_shared_feeds_first_and_ever
             assert sum(first_s <= s <= first_s + 1 for s in world.dialled_s) <= 3
         firsts = [f"private a{n}" for n in range(4)]
         assert [s.url for s in world.sockets] == [shared().url, *firsts, *(f"public a{n}" for n in range(4))]
+
+
+@pytest.mark.parametrize("ends", ["a frame", "a close", "while opening"])
+async def test_a_venue_that_asks_for_a_pause_gets_it(live: World, ends: str) -> None:
+    if ends == "while opening":
+        live.greets = False
+        live.sockets[0].cut()
+        await live.seconds(1)
+        live.greets = True
+    if ends == "a close":
+        live.sockets[-1].cut(4008, "too many streams")
+    else:
+        live.sockets[-1].says("retry in 90 s")
+    dialled = len(live.dialled_s)
+    await live.seconds(89)
+    assert len(live.dialled_s) == dialled
+    await live.seconds(2)
+    assert live.link().live
 
 
 # ---- what is heard

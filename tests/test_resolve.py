@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.core.facts import OrderStatus
@@ -95,6 +96,15 @@ async def test_nothing_is_proven_while_the_clocks_differ(tmp_path: Path) -> None
         w.http.clocks_agree = True
         await w.advance(20)
         assert w.now(child).state is S.NOT_PLACED
+
+
+async def test_an_order_that_the_venue_may_have_forgotten_is_never_proven_absent(tmp_path: Path) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        okx = w.roster.venues["okx"]
+        capabilities = msgspec.structs.replace(okx.capabilities, lookup_ms=15_000)
+        w.roster.venues["okx"] = msgspec.structs.replace(okx, capabilities=capabilities)  # type: ignore[index]
+        await w.advance(300)
+        assert w.now(child).state is S.UNKNOWN
 
 
 async def test_what_only_a_list_shows_is_not_absent(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ come in, values go out. `VENUE` in the folder's `__init__` is all that the engin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol
@@ -106,6 +106,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     iceberg: bool = False  # orders that show a part of their quantity
     cash_history: bool = True  # movements of cash can be read; where not, cash is known from statements only
     clock_resolution_ms: int = 0  # the venue tells its time in steps of so much
+    lookup_ms: int | None = None  # an order older than this may be missing from a look-up by our id; None: never
 
     @property
     def trades(self) -> bool:
@@ -275,6 +276,7 @@ class Said(msgspec.Struct, frozen=True):
     detail: str = ""
     code: str = ""
     ref: str = ""  # which of several accounts on the connection it is about; "" for all
+    after_s: float = 0.0  # of what ends a connection: no new one is to be opened sooner
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -362,7 +364,7 @@ class Rest(Protocol):
     def open_orders(self) -> Sequence[Read]: ...
 
     def order(self, instrument: Instrument, client_order_id: str, venue_order_id: str) -> Read:
-        """One order by either id; its `read` raises VenueError NOT_FOUND when the venue has none."""
+        """One order by either id, maybe over several requests; VenueError NOT_FOUND when the venue has none."""
 
     def statement(self) -> Sequence[Read]:
         """Positions, balances and equity: complete, what is absent is zero."""
@@ -428,6 +430,8 @@ class Catalogue(Protocol):
     """Instruments of one venue and environment by our name; filled by the engine, asked by dialects."""
 
     def by_name(self, name: str) -> Instrument | None: ...
+    def listed(self) -> Collection[Instrument]:
+        """All of them: a dialect may need one by the venue's own name of it."""
 
 
 class Converse(Protocol):

@@ -47,8 +47,8 @@ class _Session:
     """One socket's time, from its turn to dial to its end."""
 
     __slots__ = (
-        "blocked_since_s", "conversation", "facts_ms", "heard_ms", "heard_s", "opened_ms", "pong_ms", "socket",
-        "unreadable_s",
+        "after_s", "blocked_since_s", "conversation", "facts_ms", "heard_ms", "heard_s", "opened_ms", "pong_ms",
+        "socket", "unreadable_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,6 +56,7 @@ class _Session:
         self.conversation: Conversation | None = None
         self.opened_ms = self.heard_ms = 0
         self.heard_s = 0.0
+        self.after_s = 0.0  # the venue asks that no other one is opened sooner
         self.pong_ms: int | None = None
         self.facts_ms: dict[str, int] = {}
         self.blocked_since_s: float | None = None  # waits for room since then, so that nothing is read
@@ -94,9 +95,9 @@ class Link:
     """One connection at run time: that of one row of the register, or of several that share it."""
 
     __slots__ = (
-        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_scopes", "_session", "_shared",
-        "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection", "frames", "last_error", "rows",
-        "sent",
+        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_scopes", "_session",
+        "_shared", "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection", "frames",
+        "last_error", "rows", "sent",
     )  # fmt: skip
 
     def __init__(
@@ -226,14 +227,21 @@ class Link:
 
     # ---- what was decided is carried out
 
-    def _step(self, signal: Signal, now_s: float) -> Action | None:
+    def _step(self, signal: Signal, now_s: float, after_s: float = 0.0) -> Action | None:
         house = self._house
-        self._life, action = life.step(self._life, signal, now_s=now_s, pulse=house.pulse, chance=house.rng.random())
+        self._life, action = life.step(
+            self._life,
+            signal,
+            now_s=now_s,
+            pulse=house.pulse,
+            chance=house.rng.random(),
+            not_before_s=now_s + after_s if after_s else 0.0,
+        )
         return action
 
-    def _signal(self, signal: Signal) -> Action | None:
+    def _signal(self, signal: Signal, after_s: float = 0.0) -> Action | None:
         before = self._life.phase
-        action = self._step(signal, self._house.clock.monotonic_s())
+        action = self._step(signal, self._house.clock.monotonic_s(), after_s)
         after = self._life.phase
         if after is not before and after in (Phase.IDLE, Phase.HALTED):
             for scope in self._scopes:  # whoever holds a socket says goodbye on its way out
@@ -330,9 +338,8 @@ class Link:
         except NotOpened as error:
             assert session.conversation is not None, "it said how to dial"
             now_ms = self._house.clock.now_ms()
-            return self._turned_away(
-                session.conversation.refused(error.status, now_ms) if error.status else None, error
-            )
+            said = session.conversation.refused(error.status, now_ms) if error.status else None
+            return self._turned_away(session, said, error)
         except (_Ended, NotSent) as error:
             return None, str(error)
         except _CredentialsRefused as error:
@@ -340,16 +347,19 @@ class Link:
         except Closed as error:
             assert session.conversation is not None, "only what was open can be closed"
             session.socket = None  # nobody is left to say goodbye to
-            return self._turned_away(session.conversation.closed(error.code, error.reason), error)
+            return self._turned_away(session, session.conversation.closed(error.code, error.reason), error)
         except Exception as error:
             # A mistake of ours while reading or keeping what was said: it is lost, so this counts as a loss.
             log.exception("link_failed", connection=self.connection.connection_key)
             return None, f"failed inside: {type(error).__name__}: {error}"
 
-    def _turned_away(self, said: Said | None, error: Exception) -> tuple[_CredentialsRefused | None, str]:
+    def _turned_away(
+        self, session: _Session, said: Said | None, error: Exception
+    ) -> tuple[_CredentialsRefused | None, str]:
         if said is not None and said.notice is Notice.AUTH_REFUSED:
             return self._with_new_token(_CredentialsRefused(said.code, said.detail)), str(error)
         if said is not None:
+            session.after_s = said.after_s
             self._house.hearer.on_said(self.connection, said)
         return None, str(error)
 
@@ -493,6 +503,7 @@ class Link:
         self._house.hearer.on_said(self.connection, said)
         match said.notice:
             case Notice.RETRY:
+                session.after_s = said.after_s
                 raise _Ended(f"the venue says: later ({said.code} {said.detail})")
             case Notice.CLOSING_SOON if session is self._session:
                 self._signal(Signal.CLOSING_SOON)
@@ -543,7 +554,7 @@ class Link:
         else:
             return
         if refused is None:
-            self._signal(end)
+            self._signal(end, session.after_s)
             return
         if self._session is not None:  # its replacement was refused
             self._lost(self._session.heard_ms, why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import anyio
@@ -86,6 +86,9 @@ class _NoInstruments:
 
     def by_name(self, name: str) -> Instrument | None:
         return None
+
+    def listed(self) -> Collection[Instrument]:
+        return ()
 
 
 class Http:

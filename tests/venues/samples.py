@@ -37,6 +37,9 @@ class NoInstruments:
     def by_name(self, name: str) -> Instrument | None:
         return None
 
+    def listed(self) -> tuple[Instrument, ...]:
+        return ()
+
 
 def samples_of(venue: str) -> Iterator[Sample]:
     for path in sorted((Path(engine.venues.__path__[0]) / venue / "samples").glob("*.jsonl")):
