@@ -19,6 +19,7 @@ import structlog
 from accounts.model import Connection
 from engine import crash
 from engine.children import Children, Progress
+from engine.core.instruments import Instrument
 from engine.core.orders import (
     TERMINAL,
     Accepted,
@@ -304,7 +305,10 @@ class Executor:
             sent = replace(child, cancel_state=CancelState.SENDING, updated_at_ms=self._clock.now_ms())
             self._children.change(sent, event="cancel_sent")
             command = Cancel(
-                client_order_id=child.client_order_id, venue_order_id=child.venue_order_id, instrument=instrument
+                client_order_id=child.client_order_id,
+                venue_order_id=child.venue_order_id,
+                instrument=instrument,
+                account_ref=self._roster.ref(child.account_id),
             )
             commands.append((child.account_id, child.client_order_id, command))
         await self._make_room(commands, Priority.RISK)
@@ -336,6 +340,9 @@ class Executor:
                 new_quantity=quantity,
                 new_price=price,
                 expires_at_ms=self._expiry_ms(child),
+                order=self._place(child, instrument),
+                filled=child.filled,
+                account_ref=self._roster.ref(child.account_id),
             )
             commands.append((child.account_id, child.client_order_id, command))
             intents.append((child, command))
@@ -389,19 +396,23 @@ class Executor:
         for child in children:
             instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
             assert instrument is not None, "checked before"
-            place = Place(
-                client_order_id=child.client_order_id,
-                instrument=instrument,
-                side=child.side,
-                order_type=child.order_type,
-                quantity=child.quantity,
-                price=child.price,
-                reduce_only=child.reduce_only,
-                margin_mode=self._roster.margin_mode(child.account_id, instrument),
-                expires_at_ms=child.send_by_ms,
-            )
+            place = self._place(child, instrument)
             places.append((child.account_id, child.client_order_id, place))
         return places
+
+    def _place(self, child: Child, instrument: Instrument) -> Place:
+        return Place(
+            client_order_id=child.client_order_id,
+            instrument=instrument,
+            side=child.side,
+            order_type=child.order_type,
+            quantity=child.quantity,
+            price=child.price,
+            reduce_only=child.reduce_only,
+            margin_mode=self._roster.margin_mode(child.account_id, instrument),
+            expires_at_ms=child.send_by_ms,
+            account_ref=self._roster.ref(child.account_id),
+        )
 
     def _say_ahead(self, commands: Sequence[tuple[str, str, Command]]) -> None:
         """Make the frames while the disk is at work; what is not said here is said when it is sent."""

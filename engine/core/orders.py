@@ -146,10 +146,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     margin_mode: str = "cross"  # cross, isolated, cash
     position_side: str = "net"
     expires_at_ms: int | None = None
+    account_ref: str = ""  # whose it is, by the venue's name of the account, where a connection may carry several
 
 
 class Amend(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of a working order. `new_quantity` includes what is already filled."""
+    """A change of a working order. `new_quantity` includes what is already filled.
+
+    `order` and `filled` tell it as it stands: a venue that replaces it wants to hear all of it anew.
+    """
 
     client_order_id: str
     venue_order_id: str
@@ -158,12 +162,16 @@ class Amend(msgspec.Struct, frozen=True, kw_only=True):
     new_quantity: Decimal | None = None
     new_price: Decimal | None = None
     expires_at_ms: int | None = None
+    order: Place | None = None
+    filled: Decimal = Decimal(0)
+    account_ref: str = ""
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str
     venue_order_id: str
     instrument: Instrument
+    account_ref: str = ""
 
 
 Command = Place | Amend | Cancel
