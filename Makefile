@@ -16,7 +16,7 @@ VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install
 
 RECORD   ?=
 
-.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence
+.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence burst
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ soak: install    ## many seeds, and every kind of trouble must have happened (SE
 
 silence: install ## how long a half-open and a mute connection go unseen, over many phases (SEEDS=10 RECORD=1)
 	$(BIN)/python -m tests.silence --seeds $(or $(SEEDS),10) $(if $(RECORD),--record)
+
+burst: install   ## fills at ten times what the engine can take, on a slow disk (RECORD=1)
+	$(BIN)/python -m tests.burst $(if $(RECORD),--record)
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop

@@ -106,6 +106,10 @@ class Venue:
             write(text_frame(msgspec.json.encode({"id": asked.id, "event": "subscribe", "arg": arg, "connId": "b"})))
             self.ready_ns.append(now_ns)
 
+    def rows(self, path: str, query: dict[str, str], key: str, now_ms: int) -> list[dict[str, Any]]:
+        """The answer to a read."""
+        return frames.rows(path, query, key, now_ms, self.positions)
+
     # ---- told by the bench
 
     async def reset(self) -> dict[str, Any]:
@@ -219,14 +223,15 @@ class _Http(asyncio.Protocol):
             url = urlsplit(lines[0].split(" ")[1])
             key = next((line.split(": ", 1)[1] for line in lines if line.lower().startswith("ok-access-key")), "")
             path, now_ms = url.path.removeprefix("/api/v5/"), time.time_ns() // 1_000_000
-            data_rows = frames.rows(path, dict(parse_qsl(url.query)), key, now_ms, self._venue.positions)
+            data_rows = self._venue.rows(path, dict(parse_qsl(url.query)), key, now_ms)
             body = msgspec.json.encode({"code": "0", "msg": "", "data": data_rows})
             answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
             self._transport.write(answer + body)  # type: ignore[attr-defined]
 
 
-async def _main() -> None:
-    venue, loop = Venue(), asyncio.get_running_loop()
+async def stay_open(venue: Venue) -> None:
+    """Until standard input ends."""
+    loop = asyncio.get_running_loop()
     http = await loop.create_server(lambda: _Http(venue), "127.0.0.1", 0, backlog=4096)
     options: dict[str, Any] = {"compression": None, "ping_interval": None, "max_queue": 4096, "close_timeout": 1}
     async with serve(venue.client, "127.0.0.1", 0, backlog=8192, open_timeout=60, **options) as server:
@@ -244,4 +249,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main())
+    uvloop.run(stay_open(Venue()))

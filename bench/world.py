@@ -20,7 +20,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from accounts.model import Secret
-from engine.app import Engine
+from engine.app import Engine, Surroundings
 from engine.cli import logs
 from engine.cli.demo_office import register
 from engine.config import Config, Log, load
@@ -69,9 +69,9 @@ class Door:
 
 
 @contextmanager
-def venue_process() -> Iterator[dict[str, str]]:
+def venue_process(module: str = "bench.venue") -> Iterator[dict[str, str]]:
     """The doors of a venue that ends with this block."""
-    command = [sys.executable, "-m", "bench.venue"]
+    command = [sys.executable, "-m", module]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -160,9 +160,16 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
+async def running(config: Config, surroundings: Surroundings | None = None) -> AsyncIterator[Running]:
     """The engine, from its making to its orderly end."""
-    engine = Engine(config, venues=venues(), clock=SystemClock(), rng=random.Random(1), notifier=Notifier(""))
+    engine = Engine(
+        config,
+        venues=venues(),
+        clock=SystemClock(),
+        rng=random.Random(1),
+        notifier=Notifier(""),
+        surroundings=surroundings,
+    )
     async with anyio.create_task_group() as group:
         group.start_soon(engine.run)
         await engine.ready.wait()

@@ -26,7 +26,7 @@ from engine.core.instruments import InstrumentKind
 from engine.core.venue import ErrorClass, Priority, VenueError
 from engine.history import History, NotProven, Reading
 from engine.ledger import Ledger, LedgerDown, LedgerFull, Source, books, gaps
-from engine.links import Links
+from engine.links import Link, Links
 from engine.roster import Roster
 from engine.sync import Desk, Sync
 from engine.wire.http import Http, NoAnswer
@@ -40,6 +40,7 @@ _VERIFY_PAUSE_S = 1.0  # before the second look; before the third, longer than t
 _VERIFY_ROUNDS = 3
 _INSTRUMENTS_LIMIT_S = 15.0
 _SOONER = 0.85  # of its interval: this turn itself comes every few seconds, and then history is still to be read
+_CATCH_UP_S = 30.0  # so long after it was held back, a connection may still have to tell what it had to tell then
 _DAY_MS = 86_400_000
 _NIGHT_SPREAD_MS = 3_600_000  # not all accounts at once
 _SUSPICIOUS_MS = 5_000  # a streamed position that differs from the folded one for so long is no race of channels
@@ -339,8 +340,12 @@ class Backfill:
 
     def _is_live(self, account_id: str) -> bool:
         """Nothing is proven of an account whose stream does not tell what happens from now on."""
-        link = self._links.of_listener(account_id, self._roster.fact_kind(account_id))
+        link = self._link(account_id)
         return link is not None and link.live
+
+    def _link(self, account_id: str) -> Link | None:
+        """The connection that tells its facts."""
+        return self._links.of_listener(account_id, self._roster.fact_kind(account_id))
 
     def _not_lost_since(self, desk: Desk, losses: int) -> None:
         """Neither its connection nor, by a pause, its desk."""
@@ -357,7 +362,11 @@ class Backfill:
         """What history told first, and the stream still has not told long after."""
         if not desk.unheard:
             return
-        latest_ms = self._clock.now_ms() - self._roster.venue(desk.account_id).capabilities.max_read_lag_ms
+        now_ms, link = self._clock.now_ms(), self._link(desk.account_id)
+        if link is not None and link.held_back_within(_CATCH_UP_S):  # it is we who do not listen
+            desk.unheard = dict.fromkeys(desk.unheard, now_ms)
+            return
+        latest_ms = now_ms - self._roster.venue(desk.account_id).capabilities.max_read_lag_ms
         overdue = [occasion for occasion, told_ms in desk.unheard.items() if told_ms < latest_ms]
         if overdue:
             desk.unheard.clear()
@@ -365,12 +374,15 @@ class Backfill:
 
     def _look_for_silent_loss(self, account_id: str, news: list[AccountFact], before_ms: int) -> None:
         """The stream should have told these long ago: it is mute, however healthy its pongs are."""
+        link = self._link(account_id)
+        if link is not None and link.held_back_within(_CATCH_UP_S):
+            return  # `unheard` knows them
         missed = [f for f in news if isinstance(f, OrderFact | FillFact) and f.at_ms < before_ms]
         if missed:
             self._is_mute(account_id, f"history told {len(missed)} facts that the stream did not")
 
     def _is_mute(self, account_id: str, why: str) -> None:
-        link = self._links.of_listener(account_id, self._roster.fact_kind(account_id))
+        link = self._link(account_id)
         if link is not None:
             log.warning("silent_loss", account=account_id, connection=link.connection.connection_key, why=why)
             self._links.mark_mute(link.connection.connection_key, why)

@@ -141,7 +141,11 @@ class FakeLink:
         self.conversation: Any = self
         self.sent: list[tuple[str, tuple[Command, ...]]] = []
         self.fails: Exception | None = None
+        self.held_back = False
         self.before_send: Callable[[tuple[Command, ...]], None] = lambda commands: None
+
+    def held_back_within(self, seconds: float) -> bool:
+        return self.held_back
 
     def say(self, commands: tuple[Command, ...], request_id: str, now_ms: int) -> Any:
         if isinstance(self.fails, ValueError):

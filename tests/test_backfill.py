@@ -330,6 +330,24 @@ async def test_a_stream_that_tells_soon_after_history_is_not_mute_and_one_that_n
         assert o.world.links.mute == ([] if tells else ["ann-private"])
 
 
+async def test_a_connection_that_we_hold_back_ourselves_is_not_called_mute_before_it_had_time(tmp_path: Path) -> None:
+    async with office(tmp_path, "ann") as o:
+        link = o.world.links.links["ann"]
+        link.held_back = True
+        o.world.http.answers["fills"] = Page(facts=(samples.fill(1, traded_at_ms=o.world.clock.now_ms() - 20_000),))
+        o.held("ann", 1)
+        o.backfill.check_now("ann")
+        await o.rest()
+        await o.world.clock.advance(600)
+        await o.backfill.crosscheck()
+        link.held_back = False
+        await o.backfill.crosscheck()
+        assert o.world.links.mute == [], "what it has to tell may still lie in its socket"
+        await o.world.clock.advance(6)
+        await o.backfill.crosscheck()
+        assert o.world.links.mute == ["ann-private"]
+
+
 async def test_what_is_older_than_the_venue_keeps_is_said_to_be_unprovable(tmp_path: Path) -> None:
     async with office(tmp_path, "ann") as o:
         o.cut("ann")

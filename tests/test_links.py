@@ -455,6 +455,7 @@ async def test_a_full_hearer_stops_the_reading_but_not_the_pinging(live: World) 
     assert live.sockets[0].sent.count("ping") >= 4
     view = live.link().view()
     assert (view.blocked, view.blocked_times, view.blocked_s) == (True, 1, 100.0)
+    assert live.link().held_back_within(0)
     live.told.full = False
     live.told.emptied.set()
     await settle()
@@ -462,6 +463,7 @@ async def test_a_full_hearer_stops_the_reading_but_not_the_pinging(live: World) 
     await live.seconds(5)
     view = live.link().view()
     assert (view.blocked, view.blocked_times, view.blocked_s) == (False, 1, 100.0)
+    assert (live.link().held_back_within(4), live.link().held_back_within(5)) == (False, True)
 
 
 # ---- losses

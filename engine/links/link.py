@@ -95,9 +95,9 @@ class Link:
     """One connection at run time: that of one row of the register, or of several that share it."""
 
     __slots__ = (
-        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_scopes", "_session",
-        "_shared", "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection", "frames",
-        "last_error", "rows", "sent",
+        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_read_again_s", "_scopes",
+        "_session", "_shared", "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection",
+        "frames", "last_error", "rows", "sent",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,7 @@ class Link:
         self.connection = connection = self.rows[0]  # speaks for all of them
         self.frames = self.sent = self.blocked_times = 0
         self.blocked_s = 0.0
+        self._read_again_s: float | None = None  # when it was held back for the last time
         self.last_error = ""
         self._house, self._tasks = house, tasks
         self._life = life.Link(keep_alive=connection.keep_alive)
@@ -135,6 +136,12 @@ class Link:
     def conversation(self) -> Conversation | None:
         """That of the socket in use. Say and send in one go, without a pause: a replacement has its own."""
         return self._session.conversation if self._session is not None else None
+
+    def held_back_within(self, seconds: float) -> bool:
+        """Was it not read for want of room, now or a moment ago? What it has to tell may still lie in its socket."""
+        if self._latest.blocked_since_s is not None:
+            return True
+        return self._read_again_s is not None and self._house.clock.monotonic_s() - self._read_again_s <= seconds
 
     async def send(self, frame: Frame) -> None:
         """Over the socket in use, without waiting. Raises NotSent."""
@@ -483,6 +490,7 @@ class Link:
         finally:
             self.blocked_s += monotonic_s() - session.blocked_since_s
             session.blocked_since_s = None
+            self._read_again_s = monotonic_s()
 
     def _said(self, session: _Session, frame: bytes, said: Said) -> None:
         if said.ref and said.notice is Notice.AUTH_REFUSED and (row := self._of_ref.get(said.ref)) is not None:
