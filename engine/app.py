@@ -10,6 +10,7 @@ import gc
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -46,6 +47,7 @@ from engine.sync import Sync
 from engine.views import LedgerPlans, LiveAccounts, LiveMarket
 from engine.wire.http import Http, NoAnswer, Origin, Transport
 from engine.wire.rate import Budgets
+from engine.wire.raw import ALWAYS_SECRET, Raw
 from engine.wire.stream import Dial, dialler
 from engine.worth import Worths
 from scheduler.clock import Clock
@@ -118,6 +120,7 @@ class Engine:
         }
         self.budgets = Budgets(clock, percents)
         ca_bundles = {name: s.ca_bundle for name, s in config.venues.items() if s.ca_bundle}
+        self.raw = self._keep_raw()
         self.http = Http(
             clock,
             self.budgets,
@@ -127,6 +130,7 @@ class Engine:
             read_attempts=config.http.read_attempts,
             ca_bundles=ca_bundles,
             transport=around.transport,
+            overhear=self.raw.exchange if self.raw is not None else None,
         )
         self.links = Links(
             clock=clock,
@@ -142,6 +146,7 @@ class Engine:
             options={name: self.roster.options(name) for name in venues},
             venue_now_ms=self.http.venue_now_ms,
             rng=rng,
+            overheard=self.raw.socket if self.raw is not None else None,
         )
         self.rules = rules_of(config.plans)
         self.children = Children(
@@ -335,9 +340,28 @@ class Engine:
             left = await self._around.aside(self.ledger.close, _STOP_LIMIT_S)
             if left:
                 log.error("not_written", facts_and_jobs=left, next="history tells the facts again at the next start")
+            if self.raw is not None:
+                await self._around.aside(self.raw.close)
             self.registry.dispose()
             self.ownership.release()
             log.info("stopped")
+
+    def _keep_raw(self) -> Raw | None:
+        """What was heard and said goes into files, while the configuration says so."""
+        kept = self._config.raw
+        if not kept.keep:
+            return None
+        raw = Raw(
+            Path(kept.folder),
+            self._clock,
+            {name: (*venue.secret_names, *ALWAYS_SECRET) for name, venue in self.roster.venues.items()},
+            max_mb=kept.max_mb,
+            max_days=kept.max_days,
+            queue_mb=kept.queue_mb,
+            hush=lambda: self.children.fanning_out,
+        )
+        raw.start()
+        return raw
 
     def _timetable(self) -> list[Entry]:
         """What runs when."""
@@ -656,6 +680,7 @@ class Engine:
             "uptime_s": (self._clock.now_ms() - self._started_ms) // 1000,
             "blocked": self.executor.blocked,
             "unreadable": self.unreadable,
+            "raw_not_kept": self.raw.not_kept if self.raw is not None else 0,
             "timetable": self.heartbeat.paces,
         }
 

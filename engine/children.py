@@ -131,6 +131,11 @@ class Children:
         finally:
             self._fan_outs -= 1
 
+    @property
+    def fanning_out(self) -> bool:
+        """Orders are on their way out: whoever has time waits."""
+        return self._fan_outs > 0
+
     def forget_old(self) -> None:
         """Plans that ended long ago leave the memory; the ledger has them."""
         before_ms = self._clock.now_ms() - _KEPT_ENDED_MS

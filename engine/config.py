@@ -84,6 +84,16 @@ class Log(msgspec.Struct, frozen=True):
     form: str = "auto"  # auto: lines for people on a terminal, JSON elsewhere
 
 
+class Raw(msgspec.Struct, frozen=True):
+    """What was heard and said, as it was, secrets masked. The size goes first, then the age; pinned hours stay."""
+
+    keep: bool = True
+    folder: str = "raw"
+    max_mb: int = 2000
+    max_days: int = 14
+    queue_mb: int = 16  # what waits to be written; more is not kept, and counted
+
+
 class Reports(msgspec.Struct, frozen=True):
     folder: str = "reports"
 
@@ -111,6 +121,7 @@ class Config(msgspec.Struct, frozen=True):
     ledger: Ledger = Ledger()
     http: Http = Http()
     log: Log = Log()
+    raw: Raw = Raw()
     reports: Reports = Reports()
     venues: dict[str, VenueSettings] = {}
 
@@ -149,6 +160,9 @@ _LIMITS: dict[tuple[str, str], tuple[Any, str]] = {
     ("ledger", "queue_limit"): (lambda v: v >= 1000, "must be at least 1000"),
     ("http", "max_connections"): (lambda v: v >= 1, "must be at least 1"),
     ("http", "read_attempts"): (lambda v: v >= 1, "must be at least 1"),
+    ("raw", "max_mb"): (lambda v: v >= 1, "must be at least 1"),
+    ("raw", "max_days"): (lambda v: v >= 1, "must be at least 1"),
+    ("raw", "queue_mb"): (lambda v: v >= 1, "must be at least 1"),
     ("log", "level"): (
         lambda v: v in ("debug", "info", "warning", "error"),
         "is debug, info, warning or error",
@@ -273,5 +287,6 @@ def _rooted(config: Config, folder: Path) -> Config:
         database=database,
         vault=replace(config.vault, key_file=at(config.vault.key_file)),
         control=replace(config.control, socket=at(config.control.socket)),
+        raw=replace(config.raw, folder=at(config.raw.folder)),
         reports=replace(config.reports, folder=at(config.reports.folder)),
     )

@@ -467,6 +467,7 @@ class Venue(msgspec.Struct, frozen=True, kw_only=True):
     owns_order_id: Callable[[str], bool]  # could this client order id be one of ours?
     grant: Grant | None = None  # where requests carry access tokens
     account_ref: AccountRef | None = None  # None: the venue tells who a key belongs to
+    secret_names: tuple[str, ...] = ()  # fields and headers whose values are kept nowhere: keys, tokens, signatures
     options: Mapping[str, str] = {}  # settings for what the dossier leaves unconfirmed, with their defaults
     default_fee_rate: Decimal = Decimal(0)  # for estimates in previews, as a fraction of notional
 

@@ -21,7 +21,7 @@ from engine.core.venue import Catalogue, Login, Transport, Venue
 from engine.links.hearer import Beat, Hearer, LinkView
 from engine.links.link import House, Link
 from engine.wire import rate
-from engine.wire.stream import Dial, NotSent
+from engine.wire.stream import Dial, NotSent, Socket
 from scheduler import link as life
 from scheduler.clock import Clock
 from scheduler.link import Action, Phase, Signal
@@ -53,10 +53,12 @@ class Links:
         venue_now_ms: Callable[[str, str], int] | None = None,
         login_of: Callable[[str], str] | None = None,
         token_refused: Callable[[Connection], None] | None = None,
+        overheard: Callable[[Socket, Connection], Socket] | None = None,
     ) -> None:
         """`login` gives who a row's account is at its venue, with a current access token where there are such; it
         raises VenueError or NoAnswer. `login_of` tells accounts with the same credentials by a common name.
-        `catalogue` and `venue_now_ms` by venue and environment; `options` by venue.
+        `catalogue` and `venue_now_ms` by venue and environment; `options` by venue. `overheard` makes of a socket one
+        that keeps what goes over it.
         """
         self._house = House(
             clock=clock,
@@ -71,6 +73,7 @@ class Links:
             pulse=msgspec.convert(pulse, life.Pulse, from_attributes=True),
             rng=rng,
             venue_now_ms=venue_now_ms or (lambda venue, environment: clock.now_ms()),
+            overheard=overheard or (lambda socket, connection: socket),
         )
         self._login_of = login_of or (lambda account_id: account_id)
         self._links: dict[str, Link] = {}  # by the key of its first row

@@ -89,6 +89,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     pulse: life.Pulse
     rng: random.Random
     venue_now_ms: Callable[[str, str], int]
+    overheard: Callable[[Socket, Connection], Socket]
 
 
 class Link:
@@ -417,7 +418,8 @@ class Link:
             options={**venue.options, **house.options.get(venue.name, {})},
         )
         now_ms = house.venue_now_ms(connection.venue, connection.environment)
-        session.socket = await house.dial(connection.url, connection.venue, session.conversation.handshake(now_ms))
+        dialled = await house.dial(connection.url, connection.venue, session.conversation.handshake(now_ms))
+        session.socket = house.overheard(dialled, connection)
         session.opened_ms = session.heard_ms = house.clock.now_ms()
         self._signal(Signal.OPENED)
         for frame in session.conversation.open(house.venue_now_ms(connection.venue, connection.environment)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import anyio
@@ -50,6 +50,10 @@ _NOTHING_WRITTEN = (
 
 Transport = httpx.AsyncBaseTransport
 """What carries requests: the network, or what a test has in its place."""
+
+
+Overhear = Callable[[str, str, Request, Response | None, str], None]
+"""Venue, account, the request as it was signed, what came of it, and why nothing came."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +109,12 @@ class Http:
         read_attempts: int = 5,
         ca_bundles: Mapping[str, str] | None = None,
         transport: Transport | None = None,
+        overhear: Overhear | None = None,
     ) -> None:
-        """`ca_bundles` by venue name, where not the system's; `transport` replaces the network in tests."""
+        """`ca_bundles` by venue name, where not the system's; `transport` replaces the network in tests; `overhear` is
+        told every exchange.
+        """
+        self._overhear = overhear
         self._clock, self._budgets, self._rng = clock, budgets, rng
         self._timeout_s, self._max_connections, self._read_attempts = timeout_s, max_connections, read_attempts
         self._ca_bundles, self._transport = dict(ca_bundles or {}), transport
@@ -270,8 +278,13 @@ class Http:
                     headers=request.headers,
                 )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, tls.InsecureEndpoint) as error:
+            if self._overhear is not None:
+                self._overhear(origin.venue.name, origin.account_id, request, None, _told(error))
             raise NoAnswer(_told(error), written=not isinstance(error, _NOTHING_WRITTEN)) from error
-        return Response(status=answer.status_code, body=answer.content, headers=answer.headers)
+        response = Response(status=answer.status_code, body=answer.content, headers=answer.headers)
+        if self._overhear is not None:
+            self._overhear(origin.venue.name, origin.account_id, request, response, "")
+        return response
 
     def _client(self, origin: Origin) -> httpx.AsyncClient:
         client = self._clients.get(origin.base_url)

@@ -149,7 +149,7 @@ class Simulation:
             "accounts": [dict(account) for account in self.front.accounts()],
         }
         self.names = [account["name"] for account in self.front.accounts()]
-        more = "[backfill]\nidle_crosscheck_s = 120.0\n"
+        more = "[backfill]\nidle_crosscheck_s = 120.0\n[raw]\nkeep = false\n"  # no threads here
         file = demo_office.register(self.folder, {"okx": doors}, {"okx": _CHANNELS}, more=more)
         self.config = configuration.load(file)
         self.vault = Vault.from_file(self.folder / "vault.key")

@@ -27,7 +27,7 @@ from engine.core.venue import (
 )
 from engine.venues.okx.orders import MAX_BATCH
 from engine.venues.okx.rest import OkxRest
-from engine.venues.okx.sign import FIELDS, sign
+from engine.venues.okx.sign import FIELDS, SECRET_NAMES, sign
 from engine.venues.okx.stream import Session
 
 _DAY_MS = 86_400_000
@@ -104,6 +104,7 @@ VENUE = Venue(
         ),
     ),
     credential_fields=FIELDS,
+    secret_names=SECRET_NAMES,
     capabilities=Capabilities(
         # Stop orders are algo orders here, with ids and a channel of their own; they are not placed yet.
         order_types=frozenset(OrderType) - {OrderType.STOP, OrderType.STOP_LIMIT},

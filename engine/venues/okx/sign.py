@@ -12,6 +12,8 @@ from accounts.model import Credentials
 from engine.core.venue import Request
 
 FIELDS = ("api_key", "secret", "passphrase")
+SECRET_NAMES = ("apiKey", "passphrase", "sign", "OK-ACCESS-KEY", "OK-ACCESS-SIGN", "OK-ACCESS-PASSPHRASE")
+"""In the login frame, and in the headers of a request."""
 
 
 def sign(request: Request, credentials: Credentials | None, environment: str, now_ms: int) -> Request:
