@@ -154,6 +154,23 @@ NOTHING_ALLOWED = "-"
 """No instrument has this name: an empty list would allow all."""
 
 
+class ModelLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One instrument of a model portfolio. Both numbers are in per cent of an account's net asset value."""
+
+    instrument: str
+    weight: Decimal
+    band: Decimal = Decimal(0)  # so many percentage points off are left alone
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """What accounts ought to hold. The lines and the cash come to exactly 100 per cent."""
+
+    model_id: str
+    name: str
+    cash: Decimal  # the cash line, in per cent
+    lines: tuple[ModelLine, ...] = ()
+
+
 class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the running engine last wrote about one connection; None: never happened."""
 

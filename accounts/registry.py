@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any, cast
 
 import msgspec
@@ -20,6 +21,7 @@ from sqlmodel import Session, col, select
 
 from accounts.database import Database, DatabaseDown, RegistryError, SchemaMissing, SchemaTooNew
 from accounts.model import (
+    MANDATE_LIMITS,
     Account,
     AccountState,
     Change,
@@ -28,6 +30,9 @@ from accounts.model import (
     Listener,
     LiveRow,
     Mandate,
+    Model,
+    ModelLine,
+    Trading,
     Weight,
 )
 from accounts.tables import (
@@ -37,8 +42,11 @@ from accounts.tables import (
     ConnectionLiveRow,
     ConnectionRow,
     CredentialRow,
+    GroupMandateRow,
     GroupRow,
     MandateRow,
+    ModelLineRow,
+    ModelRow,
     WeightRow,
     account_of,
     change_of,
@@ -66,6 +74,7 @@ __all__ = [
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _TEXT_LIMIT = 500
+_WHOLE = Decimal(100)
 
 
 class NotFound(RegistryError):
@@ -198,6 +207,36 @@ class Registry:
         """Those that were set; an account without one has no limits."""
         with self._reads() as session:
             return [mandate_of(r) for r in session.exec(select(MandateRow).order_by(col(MandateRow.account_id)))]
+
+    def group_mandates(self) -> list[Mandate]:
+        """Those that were set for groups."""
+        with self._reads() as session:
+            return [
+                mandate_of(r) for r in session.exec(select(GroupMandateRow).order_by(col(GroupMandateRow.group_id)))
+            ]
+
+    def group_mandate(self, group_id: str) -> Mandate:
+        with self._reads() as session:
+            row = session.get(GroupMandateRow, self._group(session, group_id).group_id)
+            return mandate_of(row) if row else Mandate(group_id=group_id)
+
+    def models(self) -> list[Model]:
+        """Every model portfolio with its lines."""
+        with self._reads() as session:
+            lines: dict[str, list[ModelLine]] = {}
+            for line in session.exec(select(ModelLineRow).order_by(col(ModelLineRow.instrument))):
+                told = ModelLine(instrument=line.instrument, weight=line.weight, band=line.band)
+                lines.setdefault(line.model_id, []).append(told)
+            return [
+                Model(model_id=row.model_id, name=row.name, cash=row.cash, lines=tuple(lines.get(row.model_id, ())))
+                for row in session.exec(select(ModelRow).order_by(col(ModelRow.model_id)))
+            ]
+
+    def model(self, model_id: str) -> Model:
+        for model in self.models():
+            if model.model_id == model_id:
+                return model
+        raise NotFound(f"There is no model {model_id}.")
 
     def mandate(self, account_id: str) -> Mandate:
         with self._reads() as session:
@@ -348,11 +387,15 @@ class Registry:
             if self._add_connections(recorded, account_of(row), [connection], by, why):
                 row.version += 1
 
+    def set_trading(
+        self, account_id: str, trading: Trading, *, by: str, why: str, version: int | None = None
+    ) -> Account:
+        """What the account's orders may do from now on."""
+        return self._change_account(account_id, "trading", {"trading": trading}, by, why, version)
+
     def set_mandate(self, mandate: Mandate, *, by: str, why: str, version: int | None = None) -> Mandate:
         """What the account may do from now on."""
-        for limit in (mandate.max_order_notional, mandate.max_plan_notional):
-            if limit is not None and not (limit.is_finite() and limit > 0):
-                raise RegistryError(f"A limit is an amount above 0, not {limit}. Nothing was changed.")
+        _check_limits(mandate)
         with self.together() as recorded:
             session = recorded.session
             account = self._account_row(session, mandate.account_id, version)
@@ -361,6 +404,16 @@ class Registry:
                 session.merge(mandate_row(mandate))
                 self._record(recorded, "mandate", mandate.account_id, "set", before, mandate, by, why)
                 account.version += 1
+        return mandate
+
+    def set_group_mandate(self, mandate: Mandate, *, by: str, why: str) -> Mandate:
+        """What each account of the group may do from now on, beside its own mandate."""
+        _check_limits(mandate)
+        with self.together() as recorded:
+            before = self.group_mandate(mandate.group_id)
+            if mandate != before:
+                recorded.session.merge(mandate_row(mandate))
+                self._record(recorded, "mandate", mandate.group_id, "set", before, mandate, by, why)
         return mandate
 
     # ---- Credentials
@@ -451,8 +504,39 @@ class Registry:
         with self.together() as recorded:
             before = self.group(group_id)
             recorded.session.exec(sa.delete(WeightRow).where(col(WeightRow.group_id) == group_id))
+            recorded.session.exec(sa.delete(GroupMandateRow).where(col(GroupMandateRow.group_id) == group_id))
             recorded.session.exec(sa.delete(GroupRow).where(col(GroupRow.group_id) == group_id))
             self._record(recorded, "group", group_id, "remove", before, None, by, why)
+
+    # ---- Models
+
+    def set_model(self, model: Model, *, by: str, why: str) -> Model:
+        """The whole model, from now on; a new one where there is none of that id."""
+        _check_id("A model id", model.model_id)
+        _check_name(model.name)
+        model = msgspec.structs.replace(model, lines=_checked_lines(model))
+        with self.together() as recorded:
+            session = recorded.session
+            row = session.get(ModelRow, model.model_id)
+            before = self.model(model.model_id) if row is not None else None
+            if model != before:
+                session.exec(sa.delete(ModelLineRow).where(col(ModelLineRow.model_id) == model.model_id))
+                session.merge(ModelRow(model_id=model.model_id, name=model.name, cash=model.cash))
+                session.flush()
+                session.add_all(
+                    ModelLineRow(model_id=model.model_id, instrument=x.instrument, weight=x.weight, band=x.band)
+                    for x in model.lines
+                )
+                action = "add" if before is None else "set"
+                self._record(recorded, "model", model.model_id, action, before, model, by, why)
+        return model
+
+    def remove_model(self, model_id: str, *, by: str, why: str) -> None:
+        with self.together() as recorded:
+            before = self.model(model_id)
+            recorded.session.exec(sa.delete(ModelLineRow).where(col(ModelLineRow.model_id) == model_id))
+            recorded.session.exec(sa.delete(ModelRow).where(col(ModelRow.model_id) == model_id))
+            self._record(recorded, "model", model_id, "remove", before, None, by, why)
 
     # ---- Live state, written by the running engine
 
@@ -678,6 +762,32 @@ def _named(sealed: Mapping[str, SealedValue]) -> dict[str, Any] | None:
     if not sealed:
         return None
     return {"fields": sorted(sealed), "key_id": key_id_of(next(iter(sealed.values())))}
+
+
+def _check_limits(mandate: Mandate) -> None:
+    for limit in (getattr(mandate, name) for name in MANDATE_LIMITS):
+        if limit is not None and not (limit.is_finite() and limit > 0):
+            raise RegistryError(f"A limit is an amount above 0, not {limit}. Nothing was changed.")
+
+
+def _checked_lines(model: Model) -> tuple[ModelLine, ...]:
+    """In the order of their instruments."""
+    ordered, seen = sorted(model.lines, key=lambda line: line.instrument), set[str]()
+    for line in ordered:
+        if not line.instrument or line.instrument in seen:
+            raise RegistryError(f"Instrument {line.instrument!r} is named twice or not at all. Nothing was changed.")
+        for what, number in (("weight", line.weight), ("band", line.band)):
+            if not (number.is_finite() and 0 <= number <= _WHOLE):
+                raise RegistryError(
+                    f"The {what} of {line.instrument} is {number}; it must lie between 0 and 100. Nothing was changed."
+                )
+        seen.add(line.instrument)
+    if not (model.cash.is_finite() and 0 <= model.cash <= _WHOLE):
+        raise RegistryError(f"The cash line is {model.cash}; it must lie between 0 and 100. Nothing was changed.")
+    whole = sum((line.weight for line in ordered), model.cash)
+    if whole != _WHOLE:
+        raise RegistryError(f"The weights and the cash line sum to {whole:f}, not to 100. Nothing was changed.")
+    return tuple(ordered)
 
 
 def _check_id(what: str, value: str) -> None:

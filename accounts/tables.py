@@ -13,7 +13,17 @@ import msgspec
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from accounts.model import Account, AccountState, Change, Connection, Listener, LiveRow, Mandate
+from accounts.model import (
+    MANDATE_LIMITS,
+    Account,
+    AccountState,
+    Change,
+    Connection,
+    Listener,
+    LiveRow,
+    Mandate,
+    Trading,
+)
 
 
 class DecimalText(sa.types.TypeDecorator[Decimal]):
@@ -55,6 +65,7 @@ class AccountRow(Row, table=True):
     site: str = Field(max_length=32)
     environment: str = Field(max_length=16)
     state: str = Field(max_length=16)
+    trading: str = Field(max_length=16, sa_column_kwargs={"server_default": "active"})
     venue_ref: str = Field(max_length=64)
     version: int
 
@@ -108,14 +119,45 @@ class WeightRow(Row, table=True):
     weight: Decimal = Field(sa_type=DecimalText)
 
 
-class MandateRow(Row, table=True):
+class _Limits(Row):
+    max_order_notional: Decimal | None = Field(default=None, sa_type=DecimalText)
+    max_plan_notional: Decimal | None = Field(default=None, sa_type=DecimalText)
+    max_day_notional: Decimal | None = Field(default=None, sa_type=DecimalText)
+    max_instrument_notional: Decimal | None = Field(default=None, sa_type=DecimalText)
+    max_daily_loss: Decimal | None = Field(default=None, sa_type=DecimalText)
+    allowed_instruments: str = Field(sa_type=sa.Text)  # JSON lists
+    do_not_trade: str = Field(sa_type=sa.Text)
+
+
+class MandateRow(_Limits, table=True):
     __tablename__ = "mandate"
 
     account_id: str = Field(primary_key=True, max_length=32, foreign_key="account.account_id")
-    max_order_notional: Decimal | None = Field(default=None, sa_type=DecimalText)
-    max_plan_notional: Decimal | None = Field(default=None, sa_type=DecimalText)
-    allowed_instruments: str = Field(sa_type=sa.Text)  # JSON lists
-    do_not_trade: str = Field(sa_type=sa.Text)
+
+
+class GroupMandateRow(_Limits, table=True):
+    """What each account of the group may do, beside its own mandate."""
+
+    __tablename__ = "group_mandate"
+
+    group_id: str = Field(primary_key=True, max_length=32, foreign_key="account_group.group_id")
+
+
+class ModelRow(Row, table=True):
+    __tablename__ = "model"
+
+    model_id: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=100)
+    cash: Decimal = Field(sa_type=DecimalText)
+
+
+class ModelLineRow(Row, table=True):
+    __tablename__ = "model_line"
+
+    model_id: str = Field(primary_key=True, max_length=32, foreign_key="model.model_id")
+    instrument: str = Field(primary_key=True, max_length=64)
+    weight: Decimal = Field(sa_type=DecimalText)
+    band: Decimal = Field(sa_type=DecimalText)
 
 
 class CredentialRow(Row, table=True):
@@ -176,6 +218,7 @@ def account_of(row: AccountRow) -> Account:
         site=row.site,
         environment=row.environment,
         state=AccountState(row.state),
+        trading=Trading(row.trading),
         venue_ref=row.venue_ref,
         version=row.version,
     )
@@ -215,24 +258,25 @@ def connection_row(connection: Connection) -> ConnectionRow:
     )
 
 
-def mandate_of(row: MandateRow) -> Mandate:
+def mandate_of(row: MandateRow | GroupMandateRow) -> Mandate:
     return Mandate(
-        account_id=row.account_id,
-        max_order_notional=row.max_order_notional,
-        max_plan_notional=row.max_plan_notional,
+        account_id=row.account_id if isinstance(row, MandateRow) else "",
+        group_id=row.group_id if isinstance(row, GroupMandateRow) else "",
+        **{name: getattr(row, name) for name in MANDATE_LIMITS},
         allowed_instruments=_texts(row.allowed_instruments),
         do_not_trade=_texts(row.do_not_trade),
     )
 
 
-def mandate_row(mandate: Mandate) -> MandateRow:
-    return MandateRow(
-        account_id=mandate.account_id,
-        max_order_notional=mandate.max_order_notional,
-        max_plan_notional=mandate.max_plan_notional,
-        allowed_instruments=texts(mandate.allowed_instruments),
-        do_not_trade=texts(mandate.do_not_trade),
-    )
+def mandate_row(mandate: Mandate) -> MandateRow | GroupMandateRow:
+    limits: dict[str, Any] = {name: getattr(mandate, name) for name in MANDATE_LIMITS}
+    limits |= {
+        "allowed_instruments": texts(mandate.allowed_instruments),
+        "do_not_trade": texts(mandate.do_not_trade),
+    }
+    if mandate.group_id:
+        return GroupMandateRow(group_id=mandate.group_id, **limits)
+    return MandateRow(account_id=mandate.account_id, **limits)
 
 
 def live_of(row: ConnectionLiveRow) -> LiveRow:

@@ -17,7 +17,19 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from accounts.model import Account, AccountState, Connection, Credentials, Group, Listener, Mandate, Secret, Weight
+from accounts.model import (
+    MANDATE_LIMITS,
+    Account,
+    AccountState,
+    Connection,
+    Credentials,
+    Group,
+    Listener,
+    Mandate,
+    Secret,
+    Trading,
+    Weight,
+)
 from accounts.registry import Registry, RegistryError
 from accounts.vault import Vault
 
@@ -63,6 +75,9 @@ class SharedPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class MandatePart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     max_order_notional: Decimal | None = None
     max_plan_notional: Decimal | None = None
+    max_day_notional: Decimal | None = None
+    max_instrument_notional: Decimal | None = None
+    max_daily_loss: Decimal | None = None
     allowed_instruments: tuple[str, ...] = ()
     do_not_trade: tuple[str, ...] = ()
 
@@ -75,6 +90,7 @@ class AccountPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: str | None = None
     ref: str | None = None  # the venue's own name of the account
     state: AccountState | None = None
+    trading: Trading | None = None
     mandate: MandatePart | None = None
     connection: tuple[ConnectionPart, ...] = ()
     credentials: dict[str, Secret] = {}
@@ -121,6 +137,7 @@ def sheet(registry: Registry) -> Sheet:
                     site=a.site,
                     environment=a.environment,
                     state=a.state,
+                    trading=a.trading if a.trading is not Trading.ACTIVE else None,
                     mandate=_mandate_part(mandates.get(a.account_id)),
                     connection=tuple(own.get(a.account_id, ())),
                 )
@@ -166,8 +183,8 @@ def to_toml(content: Sheet) -> str:
     return "\n".join(lines)
 
 
-_PLAIN = ("id", "name", "venue", "site", "environment", "ref", "state")
-_LIMITS = ("max_order_notional", "max_plan_notional")
+_PLAIN = ("id", "name", "venue", "site", "environment", "ref", "state", "trading")
+_LIMITS = MANDATE_LIMITS
 _LISTS = ("allowed_instruments", "do_not_trade")
 
 
@@ -317,6 +334,7 @@ def _add(
         site=part.site,
         environment=part.environment,
         state=wanted,
+        trading=part.trading or Trading.ACTIVE,
         venue_ref=part.ref or "",
     )
     connections = profiles.compose(account, {c.kind: c.url for c in part.connection})
@@ -357,6 +375,8 @@ def _edit(
         )
     if part.name is not None:
         registry.edit_account(part.id, {"name": part.name}, by=by, why=why)
+    if part.trading is not None:
+        registry.set_trading(part.id, part.trading, by=by, why=why)
     own = {c.kind: c for c in registry.connections(part.id)}
     for connection in part.connection:
         if (row := own.get(connection.kind)) is not None:
@@ -434,24 +454,13 @@ def _with(connection: Connection, part: ConnectionPart | SharedPart) -> Connecti
 
 
 def _mandate(account_id: str, part: MandatePart) -> Mandate:
-    return Mandate(
-        account_id=account_id,
-        max_order_notional=part.max_order_notional,
-        max_plan_notional=part.max_plan_notional,
-        allowed_instruments=part.allowed_instruments,
-        do_not_trade=part.do_not_trade,
-    )
+    return Mandate(account_id=account_id, **msgspec.structs.asdict(part))
 
 
 def _mandate_part(mandate: Mandate | None) -> MandatePart | None:
     if mandate is None:
         return None
-    return MandatePart(
-        max_order_notional=mandate.max_order_notional,
-        max_plan_notional=mandate.max_plan_notional,
-        allowed_instruments=mandate.allowed_instruments,
-        do_not_trade=mandate.do_not_trade,
-    )
+    return MandatePart(**{name: getattr(mandate, name) for name in MandatePart.__struct_fields__})
 
 
 # ---- Texts

@@ -142,6 +142,8 @@ def _child(plan: Plan, row: PreviewRow, venue: Venue, now_ms: int) -> Child:
         order_type=leg.order_type,
         quantity=row.quantity,
         price=leg.price,
+        trigger_price=leg.trigger_price,
+        visible_quantity=leg.visible_quantity if (leg.visible_quantity or row.quantity) < row.quantity else None,
         reduce_only=row.reduce_only,
         planned_at_ms=now_ms,
         updated_at_ms=now_ms,

@@ -61,6 +61,14 @@ VENUE = Venue(
     default_fee_rate=D("0.001"),
 )
 
+OTHER = msgspec.structs.replace(
+    VENUE,
+    name="other",
+    title="Other",
+    capabilities=msgspec.structs.replace(
+        VENUE.capabilities, order_types=frozenset({*VENUE.capabilities.order_types, OrderType.STOP}), iceberg=True
+    ),
+)
 SPOT_BTC = Instrument(
     name=BTC,
     venue="bourse",
@@ -109,9 +117,24 @@ class FakeAccount:
         self.cash: dict[str, Decimal] | None = {"USDT": D(100_000)}
         self.positions: dict[str, dict[str, Decimal]] = {}
         self.recent: dict[str, list[Recent]] = {}
+        self.sent_notional = D(0)
+        self.sent_orders = 0
+        self.lost: Decimal | None = D(0)
         for name, value in changes.items():
+            if name in ("trading", "venue"):
+                self.account = msgspec.structs.replace(self.account, **{name: value})
+                continue
             assert hasattr(self, name), f"an account has no {name}"
             setattr(self, name, value)
+
+    def lost_today(self, currency: str, now_ms: int) -> Decimal | None:
+        return self.lost
+
+    def day_notional(self, now_ms: int) -> Decimal:
+        return self.sent_notional
+
+    def orders_lately(self, now_ms: int) -> int:
+        return self.sent_orders
 
     def nav(self, currency: str) -> Decimal | None:
         return self.nav_value
@@ -147,13 +170,17 @@ class FakeMarket:
         self.references: dict[str, Reference | None] = {
             name: Reference(D(price), at_ms, "mark") for name in self.instruments
         }
+        self.unread: set[str] = set()  # venues whose list of instruments is not there yet
 
     def venue(self, name: str) -> Venue:
-        assert name == VENUE.name
-        return VENUE
+        return {VENUE.name: VENUE, OTHER.name: OTHER}[name]
+
+    def knows(self, venue: str, environment: str) -> bool:
+        return venue not in self.unread
 
     def instrument(self, venue: str, environment: str, name: str) -> Instrument | None:
-        return self.instruments.get(name)
+        """The other venue lists nothing but the swap."""
+        return None if venue == OTHER.name and name != SWAP else self.instruments.get(name)
 
     def reference(self, venue: str, environment: str, name: str) -> Reference | None:
         return self.references.get(name)

@@ -7,8 +7,9 @@ that are numbers. Sizes, prices and money are the preview's matter.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -16,10 +17,12 @@ import msgspec
 from accounts.model import Group, Weight
 from engine.core.limits import Rules, plain
 from engine.core.orders import OrderType
-from engine.core.plans import Leg, Method, Plan
+from engine.core.plans import BelowMinimum, Cannot, Leg, Method, Offline, Plan
 
 _MOST_LEGS = 50
 _MOST_MINUTES = 7 * 24 * 60
+_MINUTE_MS = 60_000
+_SELLS_WAIT_MINUTES = 5
 _BEFORE, _AFTER = 15, 12  # digits round the point: more is a slip of the hand, and 28 are what Decimal divides with
 
 
@@ -32,7 +35,7 @@ class PlanRefused(Exception):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a manager asks for. Members are the groups' accounts and those named one by one."""
+    """What a manager asks for. Members are the groups' accounts and those named one by one; a leg may have its own."""
 
     title: str = ""
     groups: tuple[str, ...] = ()
@@ -40,6 +43,13 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     legs: tuple[Leg, ...]
     expires_minutes: int | None = None
     max_drift_percent: Decimal | None = None
+    below_minimum: BelowMinimum = BelowMinimum.SKIP
+    cannot: Cannot = Cannot.DROP
+    cap_notional: Decimal | None = None
+    offline: Offline = Offline.SKIP
+    queue_minutes: int | None = None
+    sells_first: bool = False
+    sells_wait_minutes: int | None = None
     by: str = ""
 
 
@@ -82,21 +92,22 @@ def drafted(
         complaints.append(f"its price drift must be above 0 and at most {limit} %, the office's limit, not {drift} %")
     if not 1 <= len(draft.legs) <= _MOST_LEGS:
         complaints.append(f"it has {len(draft.legs)} legs; a plan has 1 to {_MOST_LEGS}")
-    weights = dict[str, Weight]()
+    complaints += _policy_complaints(draft, minutes, rules)
     try:
-        weights = members(draft.groups, draft.accounts, group, known)
+        of_legs = members(draft.groups, draft.accounts, draft.legs, group, known)
     except PlanRefused as refused:
         complaints += refused.complaints
-    instruments = [leg.instrument for leg in draft.legs]
-    for name in sorted({name for name in instruments if instruments.count(name) > 1}):
-        complaints.append(f"{name} is in it {instruments.count(name)} times; a plan has one leg an instrument")
-    for number, leg in enumerate(draft.legs, start=1):
+        of_legs = [{} for _ in draft.legs]
+    complaints += _twice(draft.legs, of_legs)
+    for number, (leg, weights) in enumerate(zip(draft.legs, of_legs, strict=True), start=1):
         prefix = f"leg {number}: " if len(draft.legs) > 1 else ""
         complaints += [prefix + complaint for complaint in _leg_complaints(leg)]
-        if weights and (strangers := sorted(leg.units.keys() - weights.keys())):
-            complaints.append(f"{prefix}units are given for {', '.join(strangers)}, no member of the plan")
+        for what, told in (("units are", leg.units), ("amounts are", leg.amounts)):
+            if weights and (strangers := sorted(told.keys() - weights.keys())):
+                complaints.append(f"{prefix}{what} given for {', '.join(strangers)}, no member of the plan")
     if complaints:
         raise PlanRefused(*complaints)
+    queue = draft.queue_minutes
     return Plan(
         plan_id=plan_id,
         title=draft.title.strip(),
@@ -105,95 +116,190 @@ def drafted(
         legs=draft.legs,
         created_at_ms=now_ms,
         created_by=draft.by,
-        expires_at_ms=now_ms + (minutes * 60_000 if minutes is not None else rules.expiry_ms),
+        expires_at_ms=now_ms + (minutes * _MINUTE_MS if minutes is not None else rules.expiry_ms),
         max_drift_percent=drift if drift is not None else rules.max_drift_percent,
         rotation_seed=rotation_seed,
+        below_minimum=draft.below_minimum,
+        cannot=draft.cannot,
+        cap_notional=draft.cap_notional,
+        offline=draft.offline,
+        queue_until_ms=now_ms + queue * _MINUTE_MS if queue is not None else None,
+        sells_first=draft.sells_first,
+        sells_wait_ms=(draft.sells_wait_minutes or _SELLS_WAIT_MINUTES) * _MINUTE_MS if draft.sells_first else 0,
         attempts=rules.attempts,
     )
+
+
+def _policy_complaints(draft: Draft, minutes: int | None, rules: Rules) -> Iterator[str]:
+    if draft.cap_notional is not None:
+        yield from _positive("cap_notional", draft.cap_notional)
+    queue, live_minutes = draft.queue_minutes, minutes if minutes is not None else rules.expiry_ms // _MINUTE_MS
+    if draft.offline is Offline.QUEUE and queue is None:
+        yield "offline queue needs queue_minutes: until when an order may wait for its account"
+    elif draft.offline is not Offline.QUEUE and queue is not None:
+        yield "queue_minutes needs offline queue"
+    elif queue is not None and not 1 <= queue <= live_minutes:
+        yield f"an order may wait for its account 1 to {live_minutes} minutes, while the plan lives, not {queue}"
+    wait = draft.sells_wait_minutes
+    if wait is not None and not draft.sells_first:
+        yield "sells_wait_minutes needs sells_first"
+    elif wait is not None and not 1 <= wait <= live_minutes:
+        yield f"buys may wait for sells 1 to {live_minutes} minutes, while the plan lives, not {wait}"
+
+
+def _twice(legs: Sequence[Leg], of_legs: Sequence[Mapping[str, Weight]]) -> Iterator[str]:
+    """An instrument may be in several legs only where these are for different accounts."""
+    for name in sorted({leg.instrument for leg in legs}):
+        sharing = [weights for leg, weights in zip(legs, of_legs, strict=True) if leg.instrument == name]
+        if len(sharing) > 1 and len({a for weights in sharing for a in weights}) < sum(map(len, sharing)):
+            yield f"{name} is in it {len(sharing)} times for the same account; a plan has one leg an instrument"
 
 
 def members(
     groups: tuple[str, ...],
     accounts: tuple[str, ...],
+    legs: Sequence[Leg],
     group: Callable[[str], Group | None],
     known: Callable[[str], bool],
-) -> dict[str, Weight]:
-    """Every member once, by account id, with its weight of the group (0 for one named by itself).
+) -> list[dict[str, Weight]]:
+    """Of each leg its members by account id, with their weight of the group (0 for one named by itself).
 
-    An account that comes in twice is refused, not counted once: two groups with the same client in them are more
-    often a mistake than a wish. Raises PlanRefused.
+    An account that comes in by two ways, in one leg or in two, is refused, not counted once: two groups with the
+    same client in them are more often a mistake than a wish. Raises PlanRefused.
     """
-    found, complaints = dict[str, Weight](), list[str]()
+    complaints = dict[str, None]()  # in order, each once
     came_by = dict[str, str]()
 
-    def join(weight: Weight, way: str) -> None:
+    def join(found: dict[str, Weight], weight: Weight, way: str) -> None:
         account_id = weight.account_id
-        if account_id in found:
-            complaints.append(f"account {account_id} is in the plan twice: {came_by[account_id]} and {way}")
+        before = came_by.setdefault(account_id, way)
+        if before != way or account_id in found:
+            complaints[f"account {account_id} is in the plan twice: {before} and {way}"] = None
         elif not known(account_id):
-            complaints.append(f"there is no account {account_id} under management ({way})")
-        found[account_id], came_by[account_id] = weight, way
+            complaints[f"there is no account {account_id} under management ({way})"] = None
+        found[account_id] = weight
 
-    for group_id in groups:
-        if (one := group(group_id)) is None:
-            complaints.append(f"there is no group {group_id}")
+    @cache
+    def selected(groups: tuple[str, ...], accounts: tuple[str, ...]) -> dict[str, Weight]:
+        found = dict[str, Weight]()
+        for group_id in groups:
+            if (one := group(group_id)) is None:
+                complaints[f"there is no group {group_id}"] = None
+                continue
+            if not one.weights:
+                complaints[f"group {group_id} has no accounts"] = None
+            for weight in one.weights:
+                join(found, weight, f"by group {group_id}")
+        for account_id in accounts:
+            join(found, Weight(account_id, Decimal(0)), "by name")
+        return dict(sorted(found.items()))
+
+    of_plan, of_legs = selected(groups, accounts), list[dict[str, Weight]]()
+    for leg in legs:
+        if leg.groups or leg.accounts:
+            of_legs.append(selected(leg.groups, leg.accounts))
             continue
-        if not one.weights:
-            complaints.append(f"group {group_id} has no accounts")
-        for weight in one.weights:
-            join(weight, f"by group {group_id}")
-    for account_id in accounts:
-        join(Weight(account_id, Decimal(0)), "by name")
-    if not groups and not accounts:
-        complaints.append("it names no group and no account")
+        if not groups and not accounts:
+            complaints["it names no group and no account"] = None
+        of_legs.append(of_plan)
     if complaints:
         raise PlanRefused(*complaints)
-    return dict(sorted(found.items()))
+    return of_legs
 
 
-# What each method is given, and what it must not be given: (field, needed)
-_GIVEN: dict[Method, frozenset[str]] = {
-    Method.EQUAL: frozenset({"quantity", "side"}),
-    Method.PERCENT: frozenset({"quantity", "side"}),
+# What each method is given: the fields it needs, and those it may have besides.
+_SPLIT = frozenset({"side", "quantity"})
+_NEEDS: dict[Method, frozenset[str]] = {
+    Method.EQUAL: _SPLIT,
+    Method.LEVEL: _SPLIT,
+    Method.NAV: _SPLIT,
+    Method.AVAILABLE: _SPLIT,
+    Method.PERCENT: _SPLIT,
+    Method.RATIO: _SPLIT,
     Method.UNITS: frozenset({"units", "side"}),
+    Method.MONEY: frozenset({"side"}),  # and an amount: the same for all, or told per account
     Method.NAV_PERCENT: frozenset({"percent", "side"}),
     Method.CHANGE: frozenset({"percent"}),
+    Method.TARGET: frozenset({"percent"}),
+    Method.RISK: frozenset({"percent", "side", "stop_price"}),
 }
-_MAY: dict[Method, frozenset[str]] = {Method.UNITS: frozenset({"quantity"})}
+_MAY: dict[Method, frozenset[str]] = {
+    Method.UNITS: frozenset({"quantity"}),
+    Method.MONEY: frozenset({"amount", "amounts"}),
+    Method.TARGET: frozenset({"band"}),
+}
+_STOPS = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
+_PRICELESS = frozenset({OrderType.MARKET, OrderType.STOP})
+_SHOWN = frozenset({OrderType.LIMIT, OrderType.POST_ONLY})  # what can be an iceberg
 
 
 def _leg_complaints(leg: Leg) -> Iterator[str]:
     method = leg.method.value
+    numbers = {
+        "quantity": leg.quantity,
+        "percent": leg.percent,
+        "amount": leg.amount,
+        "band": leg.band,
+        "stop_price": leg.stop_price,
+    }
+    told = {"units": leg.units, "amounts": leg.amounts}
     given = {
         "side": leg.side is not None,
-        "quantity": leg.quantity is not None,
-        "percent": leg.percent is not None,
-        "units": bool(leg.units),
+        **{field: number is not None for field, number in numbers.items()},
+        **{field: bool(by_account) for field, by_account in told.items()},
     }
-    needed = _GIVEN[leg.method]
+    needed = _NEEDS[leg.method]
     for field, is_given in given.items():
         if field in needed and not is_given:
             yield f"method {method} needs {field}"
         elif is_given and field not in needed | _MAY.get(leg.method, frozenset()):
             yield f"method {method} takes no {field}"
+    if leg.method is Method.MONEY and given["amount"] == given["amounts"]:
+        yield "method money needs either amount or amounts"
+    if leg.reduce_only and leg.method is Method.TARGET:
+        yield "method target takes no reduce_only: the position decides"
     if not leg.instrument:
         yield "it names no instrument"
-    if leg.order_type is OrderType.MARKET and leg.price is not None:
-        yield "a market order takes no price"
-    if leg.order_type is not OrderType.MARKET and leg.price is None:
-        yield f"a {leg.order_type.value} order needs a price"
-    if leg.price is not None:
-        yield from _positive("price", leg.price)
-    if leg.quantity is not None:
-        yield from _positive("quantity", leg.quantity)
-    for account_id, units in leg.units.items():
-        yield from _positive(f"units of {account_id}", units)
+    yield from _order_complaints(leg)
+    for field in ("quantity", "amount", "stop_price"):
+        if (number := numbers[field]) is not None:
+            yield from _positive(field, number)
+    for field, by_account in told.items():
+        for account_id, number in by_account.items():
+            yield from _positive(f"{field} of {account_id}", number)
+    if leg.band is not None and leg.band != 0:
+        yield from _positive("band", leg.band)
     if leg.percent is not None:
-        if leg.method is Method.CHANGE and leg.percent.is_finite() and leg.percent < 0:
-            if leg.percent < -100:
-                yield f"a change of {plain(leg.percent)} % would go past flat; -100 closes"
-        else:
-            yield from _positive("percent", leg.percent)
+        yield from _percent_complaints(leg, leg.percent)
+
+
+def _order_complaints(leg: Leg) -> Iterator[str]:
+    kind = leg.order_type.value.replace("_", "-")
+    if leg.order_type in _PRICELESS and leg.price is not None:
+        yield f"a {kind} order takes no price"
+    if leg.order_type not in _PRICELESS and leg.price is None:
+        yield f"a {kind} order needs a price"
+    if leg.order_type in _STOPS and leg.trigger_price is None:
+        yield f"a {kind} order needs a trigger_price"
+    if leg.order_type not in _STOPS and leg.trigger_price is not None:
+        yield f"a {kind} order takes no trigger_price"
+    if leg.visible_quantity is not None and leg.order_type not in _SHOWN:
+        yield f"a {kind} order takes no visible_quantity"
+    for field, number in (
+        ("price", leg.price),
+        ("trigger_price", leg.trigger_price),
+        ("visible_quantity", leg.visible_quantity),
+    ):
+        if number is not None:
+            yield from _positive(field, number)
+
+
+def _percent_complaints(leg: Leg, percent: Decimal) -> Iterator[str]:
+    if leg.method is Method.CHANGE and percent.is_finite() and percent < 0:
+        if percent < -100:
+            yield f"a change of {plain(percent)} % would go past flat; -100 closes"
+    elif leg.method is not Method.TARGET or percent != 0:
+        yield from _positive("percent", percent)
 
 
 def _positive(name: str, number: Decimal) -> Iterator[str]:

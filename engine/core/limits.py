@@ -6,7 +6,7 @@ decides whom a denial concerns or what becomes of the share; that is the plan's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -15,11 +15,11 @@ from typing import Protocol
 
 import msgspec
 
-from accounts.model import AccountState, Mandate
+from accounts.model import Account, AccountState, Mandate, Trading
 from engine.core.facts import Side
 from engine.core.instruments import Instrument, InstrumentKind
 from engine.core.orders import OrderType
-from engine.core.plans import Denial
+from engine.core.plans import Denial, Override
 
 
 class Code(StrEnum):
@@ -29,17 +29,23 @@ class Code(StrEnum):
     ACCOUNT_PAUSED = "account_paused"
     ACCOUNT_CLOSED = "account_closed"
     ACCOUNT_HALTED = "account_halted"
+    ACCOUNT_REDUCING = "account_reducing"
+    DAILY_LOSS = "daily_loss"
     CREDENTIALS_REFUSED = "credentials_refused"
     ACCOUNT_NOT_LIVE = "account_not_live"
     ACCOUNT_NOT_PROVEN = "account_not_proven"
     KILL_SWITCH = "kill_switch"
     LEDGER_DOWN = "ledger_down"
     PLAN_EXPIRED = "plan_expired"
+    PLAN_REFUSED = "plan_refused"
+    OVERRIDE_EXPIRED = "override_expired"
 
     UNKNOWN_INSTRUMENT = "unknown_instrument"
+    NOT_LISTED = "not_listed"
     NOT_TRADABLE = "not_tradable"
     INSTRUMENT_CHANGED = "instrument_changed"
     ORDER_TYPE_MISSING = "order_type_missing"
+    ICEBERG_MISSING = "iceberg_missing"
     NOT_ALLOWED = "not_allowed"
     DO_NOT_TRADE = "do_not_trade"
     POSITION_SIDES = "position_sides"
@@ -48,22 +54,33 @@ class Code(StrEnum):
     STALE_PRICE = "stale_price"
     OFF_TICK = "off_tick"
     PRICE_COLLAR = "price_collar"
+    TRIGGER_SIDE = "trigger_side"
+    STOP_SIDE = "stop_side"
     PRICE_DRIFT = "price_drift"
 
     NOTHING_TO_DO = "nothing_to_do"
+    WITHIN_BAND = "within_band"
     NO_NAV = "no_nav"
+    SPLIT_NAV = "split_nav"
+    SPLIT_AVAILABLE = "split_available"
     OFF_LOT = "off_lot"
     BELOW_MINIMUM = "below_minimum"
     ABOVE_MAXIMUM = "above_maximum"
     WEIGHT_SUM = "weight_sum"
     NEGATIVE_WEIGHT = "negative_weight"
+    NO_WEIGHT = "no_weight"
+    MINIMUM_SUM = "minimum_sum"
+    CAP_CURRENCY = "cap_currency"
     UNITS_TOTAL = "units_total"
     MIXED_UNITS = "mixed_units"
 
     BUYING_POWER = "buying_power"
     ORDER_NOTIONAL = "order_notional"
     PLAN_NOTIONAL = "plan_notional"
+    DAY_NOTIONAL = "day_notional"
+    INSTRUMENT_NOTIONAL = "instrument_notional"
     DUPLICATE = "duplicate"
+    ORDER_RATE = "order_rate"
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -71,6 +88,7 @@ class Reason(msgspec.Struct, frozen=True):
 
     sentence: str
     remedy: str
+    overridable: bool = False  # a judgement of the office, that a person may set aside; not what a venue would refuse
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -83,6 +101,14 @@ REASONS: dict[Code, Reason] = {
     _C.ACCOUNT_PAUSED: Reason("the account is paused", "Resume it, or leave it out."),
     _C.ACCOUNT_CLOSED: Reason("the account is closed", "Leave it out of the plan and its groups."),
     _C.ACCOUNT_HALTED: Reason("the account is halted: {why}", "Clear what halted it; `unisono doctor` names it."),
+    _C.ACCOUNT_REDUCING: Reason(
+        "the account may only reduce its positions, and this would open {opened}", "A smaller part, or leave it out."
+    ),
+    _C.DAILY_LOSS: Reason(
+        "the account has lost {lost} today and pauses at {limit}; it may only reduce",
+        "Wait for the next day, or another mandate.",
+        True,
+    ),
     _C.CREDENTIALS_REFUSED: Reason("the venue refused the account's credentials: {why}", "Set new credentials."),
     _C.ACCOUNT_NOT_LIVE: Reason(
         "the account's connection is {phase}, last heard {last_heard}", "Wait until it is live, or preview again then."
@@ -93,8 +119,18 @@ REASONS: dict[Code, Reason] = {
     _C.KILL_SWITCH: Reason("the kill switch is on: {why}", "Turn it off once its cause is settled."),
     _C.LEDGER_DOWN: Reason("the ledger cannot be written: {why}", "Free the disk or the database; nothing is sent."),
     _C.PLAN_EXPIRED: Reason("the plan expired {expired}, it is {now}", "Draft a new plan."),
+    _C.PLAN_REFUSED: Reason(
+        "the whole plan is refused because of {account}: {denial}", "Settle that denial, or let the plan go without it."
+    ),
+    _C.OVERRIDE_EXPIRED: Reason(
+        "the override of {denial} by {by} ended {ended}", "Override it again, or take the denial as it is."
+    ),
     _C.UNKNOWN_INSTRUMENT: Reason(
         "{venue} ({environment}) has no instrument {instrument}", "Check the spelling, as in BTC/USDT:USDT."
+    ),
+    _C.NOT_LISTED: Reason(
+        "{venue} ({environment}) does not list {instrument}; the account is left out of this leg",
+        "A leg of its own for the accounts there.",
     ),
     _C.NOT_TRADABLE: Reason("{instrument} cannot be traded now: {status}", "Wait until the venue trades it."),
     _C.INSTRUMENT_CHANGED: Reason(
@@ -102,6 +138,9 @@ REASONS: dict[Code, Reason] = {
         "Preview again.",
     ),
     _C.ORDER_TYPE_MISSING: Reason("{venue} has no order type {order_type}", "Choose a type that the venue has."),
+    _C.ICEBERG_MISSING: Reason(
+        "{venue} has no orders that show only a part of their quantity", "Leave the visible quantity out."
+    ),
     _C.NOT_ALLOWED: Reason(
         "the mandate allows {allowed} instruments and {instrument} is none of them", "Change the mandate or the plan."
     ),
@@ -114,7 +153,16 @@ REASONS: dict[Code, Reason] = {
     _C.STALE_PRICE: Reason("the reference price is {age_s} s old, at most {limit_s} s", "Wait for the price feed."),
     _C.OFF_TICK: Reason("the price {price} is no multiple of the tick {tick}", "Round the price."),
     _C.PRICE_COLLAR: Reason(
-        "the price {price} is {distance} % from the reference {reference}, at most {limit} %", "Correct the price."
+        "the price {price} is {distance} % from the reference {reference}, at most {limit} %",
+        "Correct the price.",
+        True,
+    ),
+    _C.TRIGGER_SIDE: Reason(
+        "a {side} is triggered at {trigger}, which the reference {reference} has passed already",
+        "A trigger above the price for a buy, below it for a sell.",
+    ),
+    _C.STOP_SIDE: Reason(
+        "a {side} loses nothing at {stop}: the stop lies on the wrong side of the price", "Correct the stop."
     ),
     _C.PRICE_DRIFT: Reason(
         "the price moved by {drift} % since the preview, {then} to {now}, at most {limit} %", "Preview again."
@@ -122,12 +170,31 @@ REASONS: dict[Code, Reason] = {
     _C.NOTHING_TO_DO: Reason(
         "the share {share} is less than one step of {step}", "A larger quantity, or leave the account out."
     ),
+    _C.WITHIN_BAND: Reason(
+        "it stands at {weight} %, within {band} of the target {target} %", "Nothing: it is where it should be."
+    ),
     _C.NO_NAV: Reason("the account's net asset value is {nav}", "Wait for the account's statement, or leave it out."),
+    _C.SPLIT_NAV: Reason(
+        "the net asset value of {account} is {nav}: no quantity can be split by it",
+        "Wait for its statement, or leave the account out.",
+    ),
+    _C.SPLIT_AVAILABLE: Reason(
+        "what {account} has available is not known: no quantity can be split by it",
+        "Wait for its statement, or leave the account out.",
+    ),
     _C.OFF_LOT: Reason("the quantity {quantity} is no multiple of the lot {lot}", "Give a multiple of the lot."),
     _C.BELOW_MINIMUM: Reason("the quantity {quantity} is below the minimum {minimum}", "A larger quantity."),
     _C.ABOVE_MAXIMUM: Reason("the quantity {quantity} is above the maximum {maximum}", "Split it over several plans."),
     _C.WEIGHT_SUM: Reason("the weights sum to {sum}, not to 100", "Correct the group's weights."),
     _C.NEGATIVE_WEIGHT: Reason("the weight of {account} is {weight}, below zero", "Correct the group's weights."),
+    _C.NO_WEIGHT: Reason(
+        "nobody has a weight above zero to be given anything by {method}", "Set the weights, or another method."
+    ),
+    _C.MINIMUM_SUM: Reason(
+        "the quantity {quantity} is less than the {needed} that give everybody the minimum",
+        "A larger quantity, or let small shares be skipped.",
+    ),
+    _C.CAP_CURRENCY: Reason("one cap cannot hold for orders in {currencies}", "A plan for each currency, or no cap."),
     _C.UNITS_TOTAL: Reason("the units sum to {sum}, the given total is {total}", "Correct the units or the total."),
     _C.MIXED_UNITS: Reason(
         "one quantity cannot be split over venues that count {instrument} in {units}",
@@ -135,15 +202,32 @@ REASONS: dict[Code, Reason] = {
     ),
     _C.BUYING_POWER: Reason("it needs {needed} {currency}, available {available}", "A smaller part, or more cash."),
     _C.ORDER_NOTIONAL: Reason(
-        "the order's notional {notional} is above the mandate's {limit}", "A smaller part, or another mandate."
+        "the order's notional {notional} is above the mandate's {limit}", "A smaller part, or another mandate.", True
     ),
     _C.PLAN_NOTIONAL: Reason(
         "the account's notional in this plan {notional} is above the mandate's {limit}",
         "A smaller part, or another mandate.",
+        True,
+    ),
+    _C.DAY_NOTIONAL: Reason(
+        "the account's orders of this day would come to {notional}, the mandate allows {limit}",
+        "A smaller part, another day, or another mandate.",
+        True,
+    ),
+    _C.INSTRUMENT_NOTIONAL: Reason(
+        "its position in {instrument} would be worth {notional}, the mandate allows {limit}",
+        "A smaller part, or another mandate.",
+        True,
     ),
     _C.DUPLICATE: Reason(
         "the same order went out {age_s} s ago ({order}), the window is {window_s} s",
         "If it is meant, wait until the window has passed.",
+        True,
+    ),
+    _C.ORDER_RATE: Reason(
+        "it would be the account's order number {orders} within a minute, at most {limit} are sent",
+        "Wait a minute, or fewer legs.",
+        True,
     ),
 }
 
@@ -177,6 +261,8 @@ def stamp(at_ms: int | None) -> str:
 class Standing(Protocol):
     """What decides whether an account may get orders at all."""
 
+    @property
+    def account(self) -> Account: ...
     @property
     def state(self) -> AccountState: ...
     @property
@@ -213,6 +299,7 @@ def standing(account: Standing) -> tuple[Denial, ...]:
         account.live
         and account.proven
         and account.state is AccountState.ACTIVE
+        and account.account.trading is not Trading.HALTED
         and not account.killed
         and not account.halted
         and not account.credentials_refused
@@ -225,6 +312,8 @@ def standing(account: Standing) -> tuple[Denial, ...]:
         found.append(deny(Code.ACCOUNT_PAUSED))
     elif account.state is AccountState.CLOSED:
         found.append(deny(Code.ACCOUNT_CLOSED))
+    if account.account.trading is Trading.HALTED:
+        found.append(deny(Code.ACCOUNT_HALTED, why="the registry says so"))
     if account.halted:
         found.append(deny(Code.ACCOUNT_HALTED, why=account.halted))
     if account.credentials_refused:
@@ -250,6 +339,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     margin_percent: Decimal
     four_eyes_notional: Decimal  # 0: never asked
     attempts: int = 1  # see Plan.attempts
+    max_orders_a_minute: int = 0  # of one account; 0: no limit
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -292,20 +382,66 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     sized: bool  # false: a denial that is known already is why the quantity is zero
     long: Decimal  # held on a position side of its own, 0 in net mode
     short: Decimal
+    opens: Decimal  # how much of it enlarges the position or turns it round
+    position_notional: Decimal  # of the position after it, without sign
+    day_notional: Decimal  # of the account's orders of this day, those of this plan and this one included
+    lost_today: Decimal | None  # since the day began; None: not known
+    orders_lately: int  # of the account within a minute, this one included
+    reducing: bool = False  # the account may only reduce
+    iceberg: bool = False  # the venue has orders that show a part
+    trigger_price: Decimal | None = None
+    visible_quantity: Decimal | None = None
 
 
 def check(ask: Ask, rules: Rules, now_ms: int) -> tuple[Denial, ...]:
     """Everything that stands against this part, not only the first reason; empty when nothing does."""
-    found = [*_instrument(ask), *against_price(ask.price, ask.instrument, ask.reference, rules, now_ms)]
+    found = [*_instrument(ask), *_prices(ask, rules, now_ms)]
     if ask.quantity > 0:
         found += [
             *_size(ask),
             *_money(ask),
+            *_account(ask, rules),
             *duplicates(ask.recent, ask.plan_id, ask.side, ask.quantity, rules, now_ms),
         ]
     elif ask.sized and not found:
         found.append(deny(Code.NOTHING_TO_DO, share=_short(ask.raw_share), step=ask.instrument.quantity_step))
     return tuple(found)
+
+
+WITH_LESS = frozenset(
+    {
+        Code.ABOVE_MAXIMUM,
+        Code.BUYING_POWER,
+        Code.ORDER_NOTIONAL,
+        Code.PLAN_NOTIONAL,
+        Code.DAY_NOTIONAL,
+        Code.INSTRUMENT_NOTIONAL,
+        Code.ACCOUNT_REDUCING,
+        Code.DAILY_LOSS,
+    }
+)
+"""Denials that a smaller quantity may not meet with."""
+
+OFFLINE = frozenset({Code.ACCOUNT_NOT_LIVE, Code.ACCOUNT_NOT_PROVEN})
+"""What an account that is offline or stale is denied for."""
+
+
+def opened(before: Decimal, after: Decimal) -> Decimal:
+    """How much of the way from one position to another enlarges it or turns it round."""
+    return abs(after) if after * before <= 0 else max(Decimal(0), abs(after) - abs(before))
+
+
+def set_aside(
+    denials: Iterable[Denial], overrides: Sequence[Override], account_id: str, now_ms: int
+) -> tuple[tuple[Denial, ...], tuple[Denial, ...]]:
+    """The denials that stand, and those that a person has set aside for now."""
+    if not overrides:
+        return tuple(denials), ()
+    lifted = {o.code for o in overrides if o.account_id in ("", account_id) and now_ms < o.expires_at_ms}
+    stand, aside = list[Denial](), list[Denial]()
+    for denial in denials:
+        (aside if denial.code in lifted else stand).append(denial)
+    return tuple(stand), tuple(aside)
 
 
 def usable(instrument: Instrument) -> bool:
@@ -319,6 +455,8 @@ def _instrument(ask: Ask) -> Iterator[Denial]:
         yield deny(Code.NOT_TRADABLE, instrument=instrument.name, status=instrument.status)
     if ask.order_type not in ask.order_types:
         yield deny(Code.ORDER_TYPE_MISSING, venue=instrument.venue, order_type=ask.order_type.value)
+    if ask.visible_quantity is not None and not ask.iceberg:
+        yield deny(Code.ICEBERG_MISSING, venue=instrument.venue)
     if ask.long or ask.short:
         yield deny(Code.POSITION_SIDES, long=ask.long, short=ask.short)
     if mandate is not None:
@@ -327,6 +465,22 @@ def _instrument(ask: Ask) -> Iterator[Denial]:
             yield deny(Code.NOT_ALLOWED, allowed=allowed, instrument=instrument.name)
         if instrument.name in mandate.do_not_trade:
             yield deny(Code.DO_NOT_TRADE, instrument=instrument.name)
+
+
+def _prices(ask: Ask, rules: Rules, now_ms: int) -> Iterator[Denial]:
+    """A stop that waits for its trigger is measured with that: its price may lie far from today's."""
+    instrument, reference, trigger = ask.instrument, ask.reference, ask.trigger_price
+    if trigger is None:
+        yield from against_price(ask.price, instrument, reference, rules, now_ms)
+        return
+    if trigger % instrument.price_tick:
+        yield deny(Code.OFF_TICK, price=trigger, tick=instrument.price_tick)
+    if (against := unpriced(instrument.name, reference, rules, now_ms)) is not None:
+        yield against
+    elif reference is not None and ask.side.sign * (trigger - reference.price) <= 0:
+        yield deny(Code.TRIGGER_SIDE, side=ask.side.value, trigger=trigger, reference=reference.price)
+    if ask.price is not None:
+        yield from against_price(ask.price, instrument, Reference(trigger, now_ms, "trigger"), rules, now_ms)
 
 
 def against_price(
@@ -380,6 +534,8 @@ def _size(ask: Ask) -> Iterator[Denial]:
     maximum = instrument.max_market_quantity if market else instrument.max_limit_quantity
     if quantity % instrument.quantity_step:
         yield deny(Code.OFF_LOT, quantity=quantity, lot=instrument.quantity_step)
+    if ask.visible_quantity is not None and ask.visible_quantity % instrument.quantity_step:
+        yield deny(Code.OFF_LOT, quantity=ask.visible_quantity, lot=instrument.quantity_step)
     if quantity < instrument.min_quantity:
         yield deny(Code.BELOW_MINIMUM, quantity=quantity, minimum=instrument.min_quantity)
     if maximum is not None and quantity > maximum:
@@ -395,6 +551,29 @@ def _money(ask: Ask) -> Iterator[Denial]:
             yield deny(Code.ORDER_NOTIONAL, notional=ask.notional, limit=mandate.max_order_notional)
         if mandate.max_plan_notional is not None and ask.plan_notional > mandate.max_plan_notional:
             yield deny(Code.PLAN_NOTIONAL, notional=ask.plan_notional, limit=mandate.max_plan_notional)
+        if mandate.max_day_notional is not None and ask.day_notional > mandate.max_day_notional:
+            yield deny(Code.DAY_NOTIONAL, notional=ask.day_notional, limit=mandate.max_day_notional)
+        largest = mandate.max_instrument_notional
+        if ask.opens > 0 and largest is not None and ask.position_notional > largest:
+            yield deny(
+                Code.INSTRUMENT_NOTIONAL,
+                instrument=ask.instrument.name,
+                notional=ask.position_notional,
+                limit=largest,
+            )
+
+
+def _account(ask: Ask, rules: Rules) -> Iterator[Denial]:
+    """What a position may be opened for. Getting smaller is always allowed."""
+    if 0 < rules.max_orders_a_minute < ask.orders_lately:
+        yield deny(Code.ORDER_RATE, orders=ask.orders_lately, limit=rules.max_orders_a_minute)
+    if not ask.opens:
+        return
+    if ask.reducing:
+        yield deny(Code.ACCOUNT_REDUCING, opened=ask.opens)
+    most = ask.mandate.max_daily_loss if ask.mandate is not None else None
+    if most is not None and (ask.lost_today is None or ask.lost_today >= most):
+        yield deny(Code.DAILY_LOSS, lost="not known how much" if ask.lost_today is None else ask.lost_today, limit=most)
 
 
 def duplicates(
@@ -430,11 +609,10 @@ def needs(
         if side is Side.BUY:
             return instrument.quote, notional * (1 + fee_rate)
         return instrument.base, quantity * instrument.multiplier
-    after = held + side.sign * quantity
-    opened = abs(after) if after * held <= 0 else max(Decimal(0), abs(after) - abs(held))
-    if not opened:
+    opens = opened(held, held + side.sign * quantity)
+    if not opens:
         return instrument.settle, Decimal(0)
-    bound = instrument.notional(opened, price) * margin_percent / 100 + notional * fee_rate
+    bound = instrument.notional(opens, price) * margin_percent / 100 + notional * fee_rate
     return instrument.settle, bound / price if instrument.inverse else bound
 
 
@@ -455,12 +633,17 @@ def reference_page() -> str:
         "# Denials: why an account does not take part",
         "",
         "Made from `engine/core/limits.py`; a test holds the two together. A denied account keeps its place in the",
-        "preview with the code and the numbers below; nothing is sent for it, and its share is not given to others.",
+        "preview with the code and the numbers below; nothing is sent for it, and its share is not given to others",
+        "unless the plan says so.",
+        "",
+        "Those marked `*` are judgements of the office: a person may set them aside for one plan, by name, with a",
+        "reason and until a time (`unisono plan override`). The others are not for anybody to set aside.",
         "",
         "| code | what it says | numbers | what to do |",
         "|---|---|---|---|",
     ]
     for code, reason in REASONS.items():
         numbers = ", ".join(f"`{name}`" for name in reason.numbers) or "–"
-        lines.append(f"| `{code.value}` | {reason.sentence} | {numbers} | {reason.remedy} |")
+        mark = "\\*" if reason.overridable else ""
+        lines.append(f"| `{code.value}`{mark} | {reason.sentence} | {numbers} | {reason.remedy} |")
     return "\n".join(lines) + "\n"

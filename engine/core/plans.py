@@ -40,13 +40,23 @@ PLAN_STEPS: dict[PlanState, frozenset[PlanState]] = {
 
 
 class Method(StrEnum):
-    """How a leg's quantity is found for each account."""
+    """How a leg's quantity is found for each account.
+
+    The manager gives Q to the first six; for the others it follows from the account itself.
+    """
 
     EQUAL = "equal"  # Q / n
-    PERCENT = "percent"  # Q × p_i, the weights of the plan's groups; they must sum to exactly 100
+    LEVEL = "level"  # Q raises the lowest holdings to one level; selling lowers the highest
+    NAV = "nav"  # Q × NAV / sum of NAVs
+    AVAILABLE = "available"  # Q × free equity / sum of it
+    PERCENT = "percent"  # Q × p, the weights of the plan's groups; they must sum to exactly 100
+    RATIO = "ratio"  # Q × r / sum of r, the weights of the plan's groups
     UNITS = "units"  # told per account
+    MONEY = "money"  # floor(M / (price × multiplier))
     NAV_PERCENT = "nav_percent"  # floor(p × NAV / (price × multiplier))
     CHANGE = "change"  # p % of the account's own position; -100 closes
+    TARGET = "target"  # to p % of NAV, unless it lies within the band already
+    RISK = "risk"  # floor(p × NAV / loss of one unit at the stop)
 
 
 class Residual(StrEnum):
@@ -57,19 +67,56 @@ class Residual(StrEnum):
     FLOOR = "floor"
 
 
+class BelowMinimum(StrEnum):
+    """What becomes of a share that is smaller than the venue's smallest order."""
+
+    SKIP = "skip"
+    RAISE = "raise"  # to the minimum; of a quantity that is split, the others have the less
+    REJECT = "reject"  # the whole plan
+
+
+class Cannot(StrEnum):
+    """What becomes of the share of an account that cannot take its part."""
+
+    DROP = "drop"
+    REDUCE = "reduce"  # to what its money and its mandate allow; what is cut goes to nobody
+    RESPREAD = "respread"  # over the others
+    REJECT = "reject"  # the whole plan
+
+
+class Offline(StrEnum):
+    """What becomes of an account that is not live, or not proven, when the plan goes out."""
+
+    SKIP = "skip"
+    QUEUE = "queue"  # its order waits for it until the plan's queue deadline
+
+
 class Leg(msgspec.Struct, frozen=True, kw_only=True):
-    """One parent order. Quantities are in the instrument's venue unit."""
+    """One parent order. Quantities are in the instrument's venue unit, money is in its quote currency."""
 
     instrument: str
     method: Method
-    side: Side | None = None  # None only for `change`, whose sign and position decide
-    quantity: Decimal | None = None  # the manager's Q: for equal, percent; for units it must equal the sum when given
-    percent: Decimal | None = None  # for nav_percent and change
+    side: Side | None = None  # None only for `change` and `target`, where the position decides
+    quantity: Decimal | None = None  # the manager's Q; for units it must equal the sum when given
+    percent: Decimal | None = None  # for nav_percent, change, target and risk
     units: Mapping[str, Decimal] = {}  # for units: account_id -> quantity
+    amount: Decimal | None = None  # for money: of each account
+    amounts: Mapping[str, Decimal] = {}  # for money: account_id -> amount, where they differ
+    band: Decimal | None = None  # for target: so many percentage points off are left alone
+    stop_price: Decimal | None = None  # for risk: where the loss is taken
     order_type: OrderType = OrderType.LIMIT
     price: Decimal | None = None
+    trigger_price: Decimal | None = None  # of the stop kinds
+    visible_quantity: Decimal | None = None  # of an iceberg: what each account's order shows
     residual: Residual = Residual.LARGEST_REMAINDER
     reduce_only: bool = False
+    groups: tuple[str, ...] = ()  # whom the leg is for, where not for all members of the plan
+    accounts: tuple[str, ...] = ()
+
+    @property
+    def sizing_price(self) -> Decimal | None:
+        """The price that it says itself; None: the market's."""
+        return self.price if self.price is not None else self.trigger_price
 
 
 class Denial(msgspec.Struct, frozen=True):
@@ -104,6 +151,8 @@ class PreviewRow(msgspec.Struct, frozen=True, kw_only=True):
     weight_after: Decimal | None = None  # position value after / NAV, in per cent
     reduce_only: bool = False
     denials: tuple[Denial, ...] = ()
+    overridden: tuple[Denial, ...] = ()  # denials that a person set aside
+    queued: tuple[Denial, ...] = ()  # what its order waits for, where the plan says that it may wait
 
     @property
     def takes_part(self) -> bool:
@@ -115,6 +164,17 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     prices: Mapping[str, Decimal]  # reference prices by "venue|environment|instrument"
     rows: tuple[PreviewRow, ...]
     unallocated: Mapping[int, Decimal]  # leg -> quantity that no account takes
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """A denial that a person sets aside for this plan: who, why, until when."""
+
+    code: str
+    account_id: str = ""  # "": for every account
+    by: str
+    why: str
+    at_ms: int
+    expires_at_ms: int
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +195,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_ms: int
     max_drift_percent: Decimal  # the price may have moved by so much since the preview, no more
     rotation_seed: int  # shuffles the order of accounts in the fan-out; recorded
+    below_minimum: BelowMinimum = BelowMinimum.SKIP
+    cannot: Cannot = Cannot.DROP
+    cap_notional: Decimal | None = None  # the whole plan's, in the legs' quote currency: more is scaled down alike
+    offline: Offline = Offline.SKIP
+    queue_until_ms: int | None = None
+    sells_first: bool = False  # buys wait for what the account's sells bring
+    sells_wait_ms: int = 0  # at most so long; then they go with the cash that is there
+    overrides: tuple[Override, ...] = ()
     attempts: int = 1  # so often an order is sent at most: anew only when the one before provably never arrived
     preview: Preview | None = None
     approval: Approval | None = None
@@ -155,6 +223,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     order_type: OrderType
     quantity: Decimal
     price: Decimal | None = None
+    trigger_price: Decimal | None = None
+    visible_quantity: Decimal | None = None
     reduce_only: bool = False
     state: OrderState = OrderState.PLANNED
     claim_token: str = ""

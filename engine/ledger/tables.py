@@ -94,6 +94,8 @@ child = sa.Table(
     _text("order_type"),
     sa.Column("quantity", DecimalText, nullable=False),
     sa.Column("price", DecimalText),
+    sa.Column("trigger_price", DecimalText),
+    sa.Column("visible_quantity", DecimalText),
     sa.Column("reduce_only", sa.Boolean, nullable=False),
     _text("state"),
     _text("claim_token"),

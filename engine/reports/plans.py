@@ -65,18 +65,29 @@ def leg_sentence(leg: Leg) -> str:
     """A leg in words, as in: buy BTC/USDT, 100 split equal, limit 50000."""
     size = {
         Method.EQUAL: f"{_of(leg.quantity)} split equally",
+        Method.LEVEL: f"{_of(leg.quantity)} to level what accounts hold",
+        Method.NAV: f"{_of(leg.quantity)} split by net asset value",
+        Method.AVAILABLE: f"{_of(leg.quantity)} split by free equity",
         Method.PERCENT: f"{_of(leg.quantity)} split by the groups' percentages",
+        Method.RATIO: f"{_of(leg.quantity)} split in the groups' ratio",
         Method.UNITS: f"{_of(sum(leg.units.values(), _ZERO))} as told per account",
         Method.NAV_PERCENT: f"{_of(leg.percent)} % of each account's net asset value",
+        Method.MONEY: f"{_of(leg.amount)} of money for each" if leg.amount is not None else "money as told per account",
         Method.CHANGE: f"change each account's own position by {_of(leg.percent)} %",
+        Method.TARGET: f"to {_of(leg.percent)} % of each account's net asset value",
+        Method.RISK: f"{_of(leg.percent)} % of each account's net asset value at risk to {_of(leg.stop_price)}",
     }[leg.method]
     if leg.method is Method.CHANGE and leg.percent == -100:
         size = "close each account's own position"
     side = f"{leg.side.value} " if leg.side is not None else ""
     price = f" at {plain(leg.price)}" if leg.price is not None else ""
+    if leg.trigger_price is not None:
+        price += f" once {plain(leg.trigger_price)} is reached"
+    if leg.visible_quantity is not None:
+        price += f", showing {plain(leg.visible_quantity)}"
     residual = f", residual {leg.residual.value.replace('_', ' ')}" if leg.quantity is not None else ""
     reduces = ", only reducing" if leg.reduce_only else ""
-    return f"{side}{leg.instrument}: {size}, {leg.order_type.value}{price}{residual}{reduces}"
+    return f"{side}{leg.instrument}: {size}, {leg.order_type.value.replace('_', '-')}{price}{residual}{reduces}"
 
 
 def _headline(plan: Plan) -> Text:

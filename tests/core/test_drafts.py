@@ -72,7 +72,7 @@ def test_a_draft_may_be_stricter_than_the_office() -> None:
             "its price drift must be above 0 and at most 2 %, the office's limit, not 5 %",
         ),
         ({"legs": []}, "it has 0 legs; a plan has 1 to 50"),
-        ({"legs": [LEG, LEG]}, "BTC/USDT is in it 2 times; a plan has one leg an instrument"),
+        ({"legs": [LEG, LEG]}, "BTC/USDT is in it 2 times for the same account; a plan has one leg an instrument"),
         ({"legs": [leg(side=None)]}, "method equal needs side"),
         ({"legs": [leg(quantity=None)]}, "method equal needs quantity"),
         ({"legs": [leg(percent="1")]}, "method equal takes no percent"),

@@ -52,6 +52,11 @@ GOOD = Ask(
     sized=True,
     long=D(0),
     short=D(0),
+    opens=D("0.1"),
+    position_notional=D(5000),
+    day_notional=D(5000),
+    lost_today=D(0),
+    orders_lately=1,
 )
 
 

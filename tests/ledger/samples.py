@@ -101,6 +101,8 @@ def child(number: int = 0, **changes: Any) -> Child:
         order_type=OrderType.LIMIT,
         quantity=Decimal("1.50"),
         price=Decimal("100.1"),
+        trigger_price=Decimal("100.2"),
+        visible_quantity=Decimal("0.50"),
         planned_at_ms=1000,
         updated_at_ms=1000,
     )
