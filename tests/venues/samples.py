@@ -96,7 +96,7 @@ def command(written: dict[str, Any]) -> Command:
 
 def read_of(venue: Venue, sample: Sample) -> Read:
     args = dict(sample["args"])
-    if "instrument" in args:
+    if isinstance(args.get("instrument"), dict):  # a name is one already
         args["instrument"] = msgspec.convert(args["instrument"], Instrument, strict=False)
     found = getattr(rest_of(venue, **sample.get("options", {})), sample["call"])(**args)
     return found if sample["nth"] is None else found[sample["nth"]]
