@@ -96,6 +96,41 @@ def test_a_draft_may_be_stricter_than_the_office() -> None:
         ({"legs": [leg(quantity="NaN")]}, "quantity is NaN, no number"),
         ({"legs": [leg(quantity="1E+30")]}, "quantity 1E+30 has more than 15 digits before the point or 12 after it"),
         ({"legs": [leg(instrument="")]}, "it names no instrument"),
+        ({"legs": [leg(method="risk", quantity=None, percent="1")]}, "method risk needs stop_price"),
+        ({"legs": [leg(method="money", quantity=None)]}, "method money needs either amount or amounts"),
+        (
+            {"legs": [leg(method="money", quantity=None, amount="5", amounts={"a1": "5"})]},
+            "method money needs either amount or amounts",
+        ),
+        (
+            {"legs": [leg(method="target", side=None, quantity=None, percent="5", reduce_only=True)]},
+            "method target takes no reduce_only: the position decides",
+        ),
+        (
+            {"legs": [leg(method="target", side=None, quantity=None, percent="5", band="-1")]},
+            "band must be above 0, not -1",
+        ),
+        ({"legs": [leg(order_type="stop")]}, "a stop order needs a trigger_price"),
+        ({"legs": [leg(order_type="stop", trigger_price="5", price="4")]}, "a stop order takes no price"),
+        ({"legs": [leg(order_type="stop_limit", trigger_price="5")]}, "a stop-limit order needs a price"),
+        ({"legs": [leg(trigger_price="5")]}, "a market order takes no trigger_price"),
+        ({"legs": [leg(visible_quantity="5")]}, "a market order takes no visible_quantity"),
+        (
+            {"offline": "queue"},
+            "offline queue needs queue_minutes: until when an order may wait for its account",
+        ),
+        ({"queue_minutes": 5}, "queue_minutes needs offline queue"),
+        (
+            {"offline": "queue", "queue_minutes": 31},
+            "an order may wait for its account 1 to 30 minutes, while the plan lives, not 31",
+        ),
+        ({"sells_wait_minutes": 5}, "sells_wait_minutes needs sells_first"),
+        ({"cap_notional": "0"}, "cap_notional must be above 0, not 0"),
+        (
+            {"legs": [leg(groups=["alpha"]), leg(groups=["beta"], instrument="ETH/USDT")], "groups": []},
+            "account a2 is in the plan twice: by group alpha and by group beta",
+        ),
+        ({"legs": [leg(accounts=["a3"]), LEG], "groups": []}, "it names no group and no account"),
     ],
 )
 def test_each_mistake_is_named(fields: dict[str, Any], complaint: str) -> None:
@@ -159,3 +194,14 @@ def test_a_plan_file_keeps_its_numbers_exact() -> None:
 def test_a_plan_file_that_is_not_toml_is_refused() -> None:
     with pytest.raises(PlanRefused, match="it is not TOML"):
         read_plan_file("legs = [")
+
+
+def test_an_instrument_may_have_a_leg_for_each_of_several_sets_of_accounts() -> None:
+    plan = plan_of(groups=[], legs=[leg(groups=["alpha"]), leg(accounts=["a3", "a4"])])
+    assert [leg.accounts for leg in plan.legs] == [(), ("a3", "a4")]
+
+
+def test_what_the_manager_chose_stands_in_the_plan() -> None:
+    plan = plan_of(offline="queue", queue_minutes=5, sells_first=True, cannot="reduce", below_minimum="raise")
+    assert plan.queue_until_ms == NOW_MS + 5 * 60_000
+    assert (plan.sells_wait_ms, plan.cannot.value, plan.below_minimum.value) == (300_000, "reduce", "raise")

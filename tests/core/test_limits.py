@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from accounts.model import AccountState, Mandate
+from accounts.model import AccountState, Mandate, Trading
 from engine.core.facts import Side
 from engine.core.instruments import InstrumentKind
 from engine.core.limits import (
@@ -24,9 +24,11 @@ from engine.core.limits import (
     needs,
     plain,
     reference_page,
+    set_aside,
     standing,
 )
 from engine.core.orders import OrderType
+from engine.core.plans import Override
 from tests.plan_world import NOW_MS, RULES, SPOT_BTC, SWAP_BTC, FakeAccount
 
 D = Decimal
@@ -61,7 +63,8 @@ GOOD = Ask(
 
 
 def denied(**changes: Any) -> dict[str, dict[str, str]]:
-    found = check(msgspec.structs.replace(GOOD, **changes), RULES, NOW_MS)
+    rules = msgspec.structs.replace(RULES, max_orders_a_minute=5)
+    found = check(msgspec.structs.replace(GOOD, **changes), rules, NOW_MS)
     return {denial.code: dict(denial.numbers) for denial in found}
 
 
@@ -138,10 +141,92 @@ def test_an_order_within_every_limit_is_not_denied() -> None:
             "duplicate",
             {"age_s": "59", "order": "u1", "window_s": "60"},
         ),
+        ({"visible_quantity": D("0.01")}, "iceberg_missing", {"venue": "bourse"}),
+        (
+            {"visible_quantity": D("0.0101"), "iceberg": True},
+            "off_lot",
+            {"quantity": "0.0101", "lot": "0.001"},
+        ),
+        (
+            {"mandate": mandate(max_day_notional=D(20_000)), "day_notional": D(20_001)},
+            "day_notional",
+            {"notional": "20001", "limit": "20000"},
+        ),
+        (
+            {"mandate": mandate(max_instrument_notional=D(7000)), "position_notional": D(7001)},
+            "instrument_notional",
+            {"instrument": "BTC/USDT", "notional": "7001", "limit": "7000"},
+        ),
+        (
+            {"mandate": mandate(max_daily_loss=D(500)), "lost_today": D(500)},
+            "daily_loss",
+            {"lost": "500", "limit": "500"},
+        ),
+        (
+            {"mandate": mandate(max_daily_loss=D(500)), "lost_today": None},
+            "daily_loss",
+            {"lost": "not known how much", "limit": "500"},
+        ),
+        ({"reducing": True}, "account_reducing", {"opened": "0.1"}),
+        ({"orders_lately": 6}, "order_rate", {"orders": "6", "limit": "5"}),
     ],
 )
 def test_each_limit_denies_with_its_numbers(changes: dict[str, Any], code: str, numbers: dict[str, str]) -> None:
     assert denied(**changes) == {code: numbers}
+
+
+def test_getting_smaller_is_never_stopped_by_what_limits_opening() -> None:
+    strict = mandate(max_daily_loss=D(1), max_instrument_notional=D(1))
+    assert denied(mandate=strict, lost_today=D(100), reducing=True, opens=D(0), side=Side.SELL) == {}
+
+
+STOP = {
+    "order_type": OrderType.STOP,
+    "order_types": frozenset({OrderType.STOP, OrderType.STOP_LIMIT}),
+    "price": None,
+    "trigger_price": D(52_000),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"side": Side.SELL, "trigger_price": D(48_000), "opens": D(0)}, {}),
+        (
+            {"trigger_price": D(50_000)},
+            {"trigger_side": {"side": "buy", "trigger": "50000", "reference": "50000"}},
+        ),
+        (
+            {"side": Side.SELL, "opens": D(0)},
+            {"trigger_side": {"side": "sell", "trigger": "52000", "reference": "50000"}},
+        ),
+        ({"trigger_price": D("52000.05")}, {"off_tick": {"price": "52000.05", "tick": "0.1"}}),
+        # The limit of a stop is measured with its trigger, not with today's price.
+        ({"order_type": OrderType.STOP_LIMIT, "trigger_price": D(70_000), "price": D(70_500)}, {}),
+        (
+            {"order_type": OrderType.STOP_LIMIT, "trigger_price": D(70_000), "price": D(80_000)},
+            {"price_collar": {"price": "80000", "distance": "14.28571429", "reference": "70000", "limit": "10"}},
+        ),
+    ],
+)
+def test_a_stop_waits_on_the_far_side_of_the_price(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert denied(**{**STOP, **changes}) == expected
+
+
+def test_what_a_person_has_set_aside_stands_no_more_until_it_ends() -> None:
+    collar, tick = (
+        deny(Code.PRICE_COLLAR, price=1, distance=2, reference=3, limit=4),
+        deny(Code.OFF_TICK, price=1, tick=2),
+    )
+    given = Override(
+        code="price_collar", account_id="a", by="ann", why="thin market", at_ms=NOW_MS, expires_at_ms=NOW_MS + 10
+    )
+    assert set_aside((collar, tick), (given,), "a", NOW_MS) == ((tick,), (collar,))
+    assert set_aside((collar,), (given,), "b", NOW_MS) == ((collar,), ())
+    assert set_aside((collar,), (given,), "a", NOW_MS + 10) == ((collar,), ())
+    for_all = msgspec.structs.replace(given, account_id="")
+    assert set_aside((collar,), (for_all,), "b", NOW_MS) == ((), (collar,))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +266,7 @@ def test_nothing_to_do_is_not_said_where_another_reason_left_no_size() -> None:
         ({"state": AccountState.PAUSED}, "account_paused", {}),
         ({"state": AccountState.CLOSED}, "account_closed", {}),
         ({"halted": "daily loss"}, "account_halted", {"why": "daily loss"}),
+        ({"trading": Trading.HALTED}, "account_halted", {"why": "the registry says so"}),
         ({"credentials_refused": "60009 login failed"}, "credentials_refused", {"why": "60009 login failed"}),
         ({"killed": "all, by ann: test"}, "kill_switch", {"why": "all, by ann: test"}),
         (

@@ -6,13 +6,14 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
-from accounts.model import AccountState, Mandate
+from accounts.model import AccountState, Group, Mandate, Trading, Weight
 from engine.core.drafts import PlanRefused
 from engine.core.facts import Side
 from engine.core.orders import OrderType
-from engine.core.plans import Leg, Method, Plan, Preview, PreviewRow
+from engine.core.plans import Leg, Method, Override, Plan, Preview, PreviewRow
 from engine.core.preview import preview
 from tests.plan_world import BTC, NOW_MS, RULES, SWAP, FakeAccount, FakeAccounts, FakeMarket
 
@@ -30,8 +31,8 @@ def leg(**fields: Any) -> Leg:
     return Leg(**{**defaults, **fields})
 
 
-def plan(*legs: Leg) -> Plan:
-    return Plan(
+def plan(*legs: Leg, **choices: Any) -> Plan:
+    made = Plan(
         plan_id="P1",
         title="",
         groups=("all",),
@@ -41,11 +42,13 @@ def plan(*legs: Leg) -> Plan:
         expires_at_ms=NOW_MS + 60_000,
         max_drift_percent=D(2),
         rotation_seed=1,
+        **choices,
     )
+    return msgspec.json.decode(msgspec.json.encode(made), type=Plan)  # choices are written as words
 
 
-def grid(accounts: FakeAccounts, *legs: Leg, market: FakeMarket | None = None) -> Preview:
-    return preview(plan(*legs), accounts, market or FakeMarket(), RULES, NOW_MS)
+def grid(accounts: FakeAccounts, *legs: Leg, market: FakeMarket | None = None, **choices: Any) -> Preview:
+    return preview(plan(*legs, **choices), accounts, market or FakeMarket(), RULES, NOW_MS)
 
 
 def rows(shown: Preview, number: int = 0) -> dict[str, PreviewRow]:
@@ -212,3 +215,172 @@ def test_groups_that_have_come_to_overlap_are_refused() -> None:
     accounts.groups.clear()
     with pytest.raises(PlanRefused, match="there is no group all"):
         grid(accounts, leg())
+
+
+# ---- Legs with members of their own, several venues
+
+
+def test_an_account_whose_venue_does_not_list_it_is_left_out_of_the_leg() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b", venue="other"), FakeAccount("c"))
+    shown = grid(accounts, leg(instrument=BTC, quantity=D("0.3")), leg(quantity=D(30)))
+    spot, swap = rows(shown, 0), rows(shown, 1)
+    assert {a: row.quantity for a, row in spot.items()} == {"a": D("0.15"), "b": 0, "c": D("0.15")}
+    assert codes(spot["b"]) == ["not_listed"]
+    assert {a: row.quantity for a, row in swap.items()} == {"a": 10, "b": 10, "c": 10}
+    assert shown.unallocated == {0: 0, 1: 0}
+
+
+def test_while_a_venues_list_is_not_known_its_accounts_keep_their_share() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b", venue="other"))
+    market = FakeMarket()
+    market.unread.add("other")
+    shown = grid(accounts, leg(instrument=BTC, quantity=D("0.2")), market=market)
+    assert codes(rows(shown)["b"]) == ["unknown_instrument"]
+    assert rows(shown)["a"].quantity == D("0.1")
+
+
+def test_a_leg_may_be_for_some_of_the_accounts_only() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b"), FakeAccount("c"))
+    accounts.groups["bc"] = Group(group_id="bc", name="", weights=(Weight("b", D(1)), Weight("c", D(1))))
+    only = plan(leg(quantity=D(20), accounts=("a",)), leg(instrument=BTC, quantity=D("0.2"), groups=("bc",)))
+    shown = preview(msgspec.structs.replace(only, groups=()), accounts, FakeMarket(), RULES, NOW_MS)
+    assert [(row.leg, row.account_id, str(row.quantity)) for row in shown.rows] == [
+        (0, "a", "20"),
+        (1, "b", "0.100"),
+        (1, "c", "0.100"),
+    ]
+
+
+# ---- What the plan says of shares that cannot be
+
+
+def poor(account_id: str, usdt: str) -> FakeAccount:
+    return FakeAccount(account_id, cash={"USDT": D(usdt)})
+
+
+def test_by_default_the_share_of_who_cannot_take_it_is_dropped() -> None:
+    shown = grid(FakeAccounts(FakeAccount("a"), poor("b", "100")), leg(quantity=D(20)))
+    assert (rows(shown)["a"].quantity, codes(rows(shown)["b"]), shown.unallocated) == (10, ["buying_power"], {0: D(10)})
+
+
+def test_who_cannot_take_all_takes_what_it_can_where_the_plan_reduces() -> None:
+    # A contract of 0.01 at 50,000 binds 50 of margin and 0.5 of fee: 120 are good for two.
+    shown = grid(FakeAccounts(FakeAccount("a"), poor("b", "120"), poor("c", "9")), leg(quantity=D(30)), cannot="reduce")
+    found = rows(shown)
+    assert (found["a"].quantity, found["b"].quantity, found["b"].denials) == (10, 2, ())
+    assert found["c"].quantity == 0
+    assert codes(found["c"]) == ["nothing_to_do"]
+    assert shown.unallocated == {0: D(18)}
+
+
+def test_a_dropped_share_goes_to_the_others_only_where_the_plan_says_so() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), poor("b", "100"), FakeAccount("c"), poor("d", "700"))
+    shown = grid(accounts, leg(quantity=D(40)), cannot="respread")
+    found = rows(shown)
+    # Without b, 40 over three are 14, 13, 13; d has money for 13.
+    assert [row.quantity for row in shown.rows if row.takes_part] == [14, 13, 13]
+    assert codes(found["b"]) == ["buying_power"]
+    assert shown.unallocated == {0: 0}
+
+
+def test_respreading_goes_on_until_all_that_are_left_can_take_their_part() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), poor("b", "100"), poor("d", "600"))
+    shown = grid(accounts, leg(quantity=D(30)), cannot="respread")
+    assert {row.account_id: row.quantity for row in shown.rows if row.takes_part} == {"a": 30}
+    assert codes(rows(shown)["d"]) == ["buying_power"]
+
+
+def test_one_account_can_refuse_the_whole_plan_where_that_is_said() -> None:
+    shown = grid(FakeAccounts(FakeAccount("a"), poor("b", "100")), leg(quantity=D(20)), cannot="reject")
+    assert not any(row.takes_part for row in shown.rows)
+    assert rows(shown)["a"].denials[0].numbers == {"account": "b", "denial": "buying_power"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "denied"),
+    [
+        ("skip", {"a": "0.009"}, {"b": "below_minimum"}),
+        ("raise", {"a": "0.008", "b": "0.002"}, {}),
+        ("reject", {}, {"a": "plan_refused", "b": "below_minimum"}),
+    ],
+)
+def test_a_share_below_the_minimum_is_skipped_raised_or_refuses_all(
+    policy: str, expected: dict[str, str], denied: dict[str, str]
+) -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b"), weights={"a": "9", "b": "1"})
+    only = leg(instrument=BTC, method=Method.RATIO, quantity=D("0.010"))  # the smallest order is 0.002
+    shown = grid(accounts, only, below_minimum=policy)
+    assert {row.account_id: str(row.quantity) for row in shown.rows if row.takes_part} == expected
+    assert {row.account_id: row.denials[0].code for row in shown.rows if row.denials} == denied
+
+
+def test_a_cap_scales_everybody_by_one_factor_and_floors() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b"), weights={"a": "2", "b": "1"})
+    shown = grid(accounts, leg(method=Method.RATIO, quantity=D(30)), cap_notional=D(8000))  # of 15,000
+    assert [row.quantity for row in shown.rows] == [10, 5]  # 10.67 and 5.33
+    assert sum(row.notional for row in shown.rows) <= 8000
+    assert shown.unallocated == {0: D(15)}
+    assert grid(accounts, leg(method=Method.RATIO, quantity=D(30)), cap_notional=D(15_000)).unallocated == {0: 0}
+
+
+def test_a_cap_over_several_currencies_is_refused() -> None:
+    market = FakeMarket()
+    market.change(SWAP, quote="USDC", settle="USDC")
+    accounts = FakeAccounts(FakeAccount("a", cash={"USDT": D(10**6), "USDC": D(10**6)}))
+    shown = grid(accounts, leg(), leg(instrument=BTC, quantity=D("0.1")), market=market, cap_notional=D(10))
+    assert [codes(row) for row in shown.rows] == [["cap_currency"]] * 2
+    assert shown.rows[0].denials[0].numbers == {"currencies": "USDC and USDT"}
+
+
+def test_an_offline_account_waits_only_where_the_manager_chose_so() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b", live=False, phase="down"))
+    assert codes(rows(grid(accounts, leg(quantity=D(20))))["b"]) == ["account_not_live"]
+    shown = grid(accounts, leg(quantity=D(20)), offline="queue", queue_until_ms=NOW_MS + 60_000)
+    row = rows(shown)["b"]
+    assert row.takes_part
+    assert [denial.code for denial in row.queued] == ["account_not_live"]
+    paused = FakeAccounts(FakeAccount("a"), FakeAccount("b", live=False, state=AccountState.PAUSED))
+    assert not rows(grid(paused, leg(), offline="queue", queue_until_ms=NOW_MS + 60_000))["b"].takes_part
+
+
+def test_with_sells_first_their_proceeds_pay_for_the_buys() -> None:
+    account = FakeAccount("a", cash={"USDT": D(0), "BTC": D(1)}, positions={BTC: {"net": D(1)}})
+    legs = leg(quantity=D(20)), leg(instrument=BTC, side=Side.SELL, quantity=D("0.1"))
+    assert codes(rows(grid(FakeAccounts(account), *legs), 0)["a"]) == ["buying_power"]
+    shown = grid(FakeAccounts(account), *legs, sells_first=True, sells_wait_ms=1000)
+    assert all(row.takes_part for row in shown.rows)
+    assert rows(shown, 0)["a"].available == 4995
+
+
+def test_an_account_that_may_only_reduce_closes_and_opens_nothing() -> None:
+    account = FakeAccount("a", trading=Trading.REDUCING, positions={SWAP: {"net": D(7)}})
+    opening = rows(grid(FakeAccounts(account), leg()))["a"]
+    assert opening.denials[0].numbers == {"opened": "10"}
+    assert rows(grid(FakeAccounts(account), leg(side=Side.SELL, quantity=D(7))))["a"].takes_part
+    past = rows(grid(FakeAccounts(account), leg(side=Side.SELL, quantity=D(9))))["a"]
+    assert codes(past) == ["account_reducing"]
+
+
+def test_limits_of_the_day_count_what_went_out_before_and_in_this_plan() -> None:
+    mandate = Mandate(account_id="a", max_day_notional=D(12_000))
+    account = FakeAccount("a", mandate=mandate, sent_notional=D(3000))
+    shown = grid(FakeAccounts(account), leg(instrument=BTC, quantity=D("0.1")), leg())
+    assert rows(shown, 0)["a"].takes_part
+    assert rows(shown, 1)["a"].denials[0].numbers == {"notional": "13000", "limit": "12000"}
+
+
+def test_an_order_type_that_a_venue_lacks_is_refused_for_its_accounts_only() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b", venue="other"))
+    stop = leg(quantity=D(20), order_type=OrderType.STOP, trigger_price=D(51_000), visible_quantity=D(2))
+    found = rows(grid(accounts, stop))
+    assert codes(found["a"]) == ["order_type_missing", "iceberg_missing"]
+    assert found["b"].takes_part
+    assert found["b"].price == 51_000, "a stop is sized with its trigger"
+
+
+def test_what_a_person_set_aside_is_shown_and_does_not_stand() -> None:
+    account = FakeAccount("a", mandate=Mandate(account_id="a", max_order_notional=D(4000)))
+    given = Override(code="order_notional", by="bob", why="letter", at_ms=NOW_MS, expires_at_ms=NOW_MS + 1000)
+    row = rows(grid(FakeAccounts(account), leg(), overrides=(given,)))["a"]
+    assert row.takes_part
+    assert [denial.code for denial in row.overridden] == ["order_notional"]
