@@ -101,7 +101,7 @@ async def test_nothing_is_proven_while_the_clocks_differ(tmp_path: Path) -> None
 async def test_an_order_that_the_venue_may_have_forgotten_is_never_proven_absent(tmp_path: Path) -> None:
     async with unknown(tmp_path, "ann") as (w, (child,)):
         okx = w.roster.venues["okx"]
-        capabilities = msgspec.structs.replace(okx.capabilities, lookup_ms=15_000)
+        capabilities = msgspec.structs.replace(okx.capabilities, lookup_ms=10_000)
         w.roster.venues["okx"] = msgspec.structs.replace(okx, capabilities=capabilities)  # type: ignore[index]
         await w.advance(300)
         assert w.now(child).state is S.UNKNOWN

@@ -17,11 +17,8 @@ def masker(names: Iterable[str]) -> Callable[[str], str]:
     if not known:
         return lambda text: text
     word = "|".join(re.escape(name) for name in known)
-    # A value: a quoted text with whatever is escaped in it, one that never ends, or what stands there up to the next
-    # separator.
-    value = r'(?:\1"(?:(?!\1")(?:\\.|[^\\]))*\1"|\1".*|[^\s,}\]"]+)'
-    fields = re.compile(rf'(\\*)"({word})\1"\s*:\s*{value}', re.IGNORECASE | re.DOTALL)
-    pairs = re.compile(rf"(?<![\w-])({word})(=|:[ \t]*)([^&\s\"\\]+(?:[ \t]+[^&\s\"\\]+)*)", re.IGNORECASE)
+    field = re.compile(rf'(\\*)"(?:{word})\1"\s*:\s*', re.IGNORECASE)
+    pair = re.compile(rf"(?<![\w-])({word})(=|:[ \t]*)([^&\s\"\\]+(?:[ \t]+[^&\s\"\\]+)*)", re.IGNORECASE)
 
     def mask(text: str) -> str:
         lower = text.lower()
@@ -30,7 +27,27 @@ def masker(names: Iterable[str]) -> Callable[[str], str]:
                 break
         else:  # nearly every frame
             return text
-        text = fields.sub(rf'\1"\2\1":\1"{MASK}\1"', text)
-        return pairs.sub(rf"\1\2{MASK}", text)
+        parts, done = list[str](), 0
+        for found in field.finditer(text):
+            if found.start() < done:
+                continue  # inside a value that is masked already
+            parts += (text[done : found.end()], f'{found[1]}"{MASK}{found[1]}"')
+            done = _end_of_value(text, found.end(), len(found[1]))
+        return pair.sub(rf"\1\2{MASK}", "".join(parts) + text[done:])
 
     return mask
+
+
+def _end_of_value(text: str, start: int, slashes: int) -> int:
+    """Where a JSON value ends whose quotes are written with so many backslashes; the text's end where it never does.
+
+    JSON inside a JSON text doubles what is escaped: at each depth a quote of the value itself carries an odd multiple.
+    """
+    if not text.startswith("\\" * slashes + '"', start):
+        end = re.compile(r"[\s,}\]\"\\]").search(text, start)
+        return len(text) if end is None else end.start()
+    for quote in re.compile(r'(\\*)"').finditer(text, start + slashes + 1):
+        deeper, rest = divmod(len(quote[1]) - slashes, slashes + 1)
+        if deeper < 0 or (deeper % 2 == 0 and rest == 0):
+            return quote.end()
+    return len(text)

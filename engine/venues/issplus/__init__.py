@@ -57,6 +57,7 @@ VENUE = Venue(
         EndpointKind(name="feed", transport=Transport.STREAM, listener=Listener.ACCOUNT, requires_auth=True),
     ),
     credential_fields=("domain", "login", "passcode"),
+    secret_names=("domain", "login", "passcode"),
     capabilities=msgspec.structs.replace(PRICES_ONLY, clock_resolution_ms=1000),
     # No number is official; 10 a second are reported as the limit, 5 are recommended (§10).
     rates=(RateRule(name="iss", limit=5, window_s=1, scope="address"),),
