@@ -7,8 +7,6 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
-
 _LIVELOCK = 200_000  # turns of the loop within one instant: somebody runs in circles
 
 
@@ -87,4 +85,4 @@ class VirtualClock:
         return self._loop.now_s
 
     async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+        await asyncio.sleep(seconds)

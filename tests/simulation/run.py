@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import shutil
-import tempfile
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
 import msgspec
 import structlog
 
-from accounts.model import Group, Weight
 from accounts.registry import Registry
 from accounts.vault import Vault
 from engine import config as configuration
 from engine.app import Engine, Surroundings
-from engine.cli import demo_office
+from engine.config import Config
 from engine.control.server import Rejected
+from engine.core.instruments import Instrument
+from engine.core.venue import Front, Venue
+from engine.core.windows import Use
 from engine.ledger import LedgerDown, LedgerFull
 from engine.notify import Notifier
 from engine.sim.faults import FaultPlan
 from engine.sim.market import Market
+from engine.sim.server import playable
 from engine.sim.world import World
 from engine.venues import venues
-from engine.venues.okx.front import OkxFront
-from engine.venues.okx.front import front as make_front
-from engine.venues.okx.front_rules import Rules
 from tests.simulation.life import ClockHeartbeat, Died, InlineWriter, Life, inline
 from tests.simulation.loop import VirtualClock, VirtualLoop
-from tests.simulation.people import Misfortune, Operator, Owners
+from tests.simulation.office import entries, furnish
+from tests.simulation.office import folder as new_folder
+from tests.simulation.people import Operator
 from tests.simulation.trace import Trace
 from tests.simulation.truth import Verdict, Witness
 from tests.simulation.wire import MemoryTransport, Network
 
-_TICK_S = 0.1
-_MARKET_MS = 1000
 _LOOK_S = 20.0
 _SETTLE_LIMIT_S = 3600.0
-_QUIET_S = 240.0  # longer than any cross-check of an idle account may take to come round
-_CHANNELS = {"public": ("mark-price:BTC/USDT:USDT", "instruments:SWAP")}
+_QUIET_S = 75.0  # longer than any cross-check of an idle account may take to come round
+_SETTINGS = """
+[log]
+level = "error"
+[raw]
+keep = false
+[backfill]
+crosscheck_s = 30.0
+idle_crosscheck_s = 45.0
+"""
 # What a person is told in trouble; "cancel_impossible": before the venue's instruments are read, and tried again.
 _EXPECTED_ERRORS = frozenset(
     {
@@ -61,8 +70,31 @@ _EXPECTED_ERRORS = frozenset(
 )
 
 
+class Actor(Protocol):
+    """Somebody, or something, that acts on an office until it is cancelled."""
+
+    async def run(self) -> None: ...
+
+
+class Course(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run is about. The same course always takes the same course."""
+
+    seed: int
+    hours: float  # of trouble; less when the first actor has done what it came for
+    accounts: int = 0  # 0: by the seed
+    actors: Callable[[Simulation], Sequence[Actor]]
+    settings: str = _SETTINGS
+    quiet_s: float = _QUIET_S
+    settle_s: float = _SETTLE_LIMIT_S
+    tick_s: float = 0.1  # how often the venue looks at the time
+    market_every_ms: int = 1000
+    configured: Callable[[Config], Config] = lambda config: config  # for what no configuration file may say
+    dialect: Callable[[Venue], Venue] = lambda venue: venue
+    replay: str  # how to see this one again
+
+
 class Report(msgspec.Struct, kw_only=True):
-    """What one seed came to."""
+    """What one run came to."""
 
     seed: int
     verdict: Verdict
@@ -72,21 +104,22 @@ class Report(msgspec.Struct, kw_only=True):
     simulated_s: float
     accounts: int
     lives: int
+    gaps: int  # that were proven
+    took_s: float  # of real time
     states: Counter[str]
-    latest: list[str]
+    uses: dict[str, Use]
 
 
 class Simulation:
-    def __init__(self, seed: int, *, hours: float, accounts: int, folder: Path, watched: str, verbose: bool) -> None:
-        self.seed, self.hours, self.folder = seed, hours, folder
-        self._rng = random.Random(f"simulation {seed}")
-        self._accounts = accounts or self._rng.randint(3, 12)
+    def __init__(self, course: Course, folder: Path, watched: str, verbose: bool) -> None:
+        self.course, self.seed, self.folder = course, course.seed, folder
+        self._rng = random.Random(f"simulation {self.seed}")
+        self._accounts = course.accounts or self._rng.choices((2, 3, 4, 12), (4, 8, 4, 1))[0]
         self._watched, self._verbose = watched, verbose
         self.verdict = Verdict()
         self.engine: Engine | None = None
         self.life: Life | None = None
         self.disk_fails_until_ms = 0
-        self._over = False
         self._actions: anyio.abc.TaskGroup | None = None
         self._lives = 0
 
@@ -97,22 +130,24 @@ class Simulation:
         self.trace = Trace(self.clock.true_ms, verbose=self._verbose)
         self.trace.watched = self._watched
         self._build()
-        began_s = loop.now_s
+        began_s, began_real_s = loop.now_s, time.monotonic()
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep_venue)
             group.start_soon(self._keep_engine)
             await self._until(self._whole, 600.0, "the office never came up")
+            first, *others = self.course.actors(self)
             async with anyio.create_task_group() as trouble:
-                trouble.start_soon(self.operator.run)
-                trouble.start_soon(self.owners.run)
-                trouble.start_soon(self.misfortune.run)
+                for actor in others:
+                    trouble.start_soon(actor.run)
                 trouble.start_soon(self._keep_looking)
-                await anyio.sleep(self.hours * 3600)
+                with anyio.move_on_after(self.course.hours * 3600):
+                    await first.run()
                 trouble.cancel_scope.cancel()
             await self._settle()
             group.cancel_scope.cancel()
         self.witness.settle()
         anew = Counter({"sent anew": self.witness.sent_anew()})
+        gaps = self.witness.ask("SELECT count(*) FROM gap WHERE state = 'proven'")[0][0]
         self.witness.close()
         self.registry.dispose()
         return Report(
@@ -124,48 +159,63 @@ class Simulation:
             simulated_s=loop.now_s - began_s,
             accounts=len(self.names),
             lives=self._lives,
+            gaps=gaps,
+            took_s=time.monotonic() - began_real_s,
             states=self.states,
-            latest=list(self.trace.latest),
+            uses=self.front.windows.uses,
         )
 
     def _build(self) -> None:
-        faults, rng = FaultPlan(), self._rng
-        rules = Rules(
-            acknowledge=rng.choice(("mixed", "before", "after")),
-            post_only_live_first=rng.random() < 0.5,
-            market_final_zero_fill=rng.random() < 0.5,
-            split_reversals=rng.random() < 0.5,
-            snapshot_rows=rng.choice((3, 20)),
+        faults, seed, now_ms = FaultPlan(), self.seed, self.clock.true_ms()
+        trading = [name for name in playable() if venues()[name].capabilities.trades]
+        plain = venues()[trading[seed % len(trading)]]
+        self.front: Front = importlib.import_module(f"engine.venues.{plain.name}.front").front(
+            accounts=self._accounts, seed=seed, now_ms=now_ms, faults=faults, either=self._rng
         )
-        self.front: OkxFront = make_front(
-            accounts=self._accounts, seed=self.seed, now_ms=self.clock.true_ms(), faults=faults, rules=rules
-        )
-        market = Market(self.front.exchange, self.front.quoted, self.seed, every_ms=_MARKET_MS)
-        self.world = World(self.front, market, faults, self.clock.true_ms())  # type: ignore[arg-type]  # as the server: narrower fields
-        self.network = Network(self.world, self.loop, self.clock, random.Random(f"network {self.seed}"), self.trace)
-        doors = {
-            "rest": "http://127.0.0.1:1",
-            **{name: f"ws://127.0.0.1:1{path}" for name, path in self.front.paths.items()},
-            "accounts": [dict(account) for account in self.front.accounts()],
-        }
-        self.names = [account["name"] for account in self.front.accounts()]
-        more = "[backfill]\nidle_crosscheck_s = 120.0\n[raw]\nkeep = false\n"  # no threads here
-        file = demo_office.register(self.folder, {"okx": doors}, {"okx": _CHANNELS}, more=more)
-        self.config = configuration.load(file)
+        self.names = [entry.name for entry in entries(plain.name, self.front)]
+        market = Market(self.front.exchange, self.front.quoted, seed, every_ms=self.course.market_every_ms)
+        self.world = World(self.front, market, faults, now_ms)
+        config = furnish(self.folder, plain, self.front, self.course.settings)
+        self.config = self.course.configured(configuration.load(config))
         self.vault = Vault.from_file(self.folder / "vault.key")
         self.registry = Registry(self.config.database.url)
-        self.registry.add_group(
-            Group(group_id="weighted", name="weighted", weights=_weights(self.names)), by="simulation", why="set up"
+        self.witness = Witness(str(self.folder / "unisono.sqlite"), self.front, self.names, self.verdict)
+        self.network = Network(
+            self.world,
+            self.loop,
+            self.clock,
+            random.Random(f"network {seed}"),
+            self.trace,
+            self.witness.on_send,
+            plain.capabilities.idle_limit_s,
         )
-        self.witness = Witness(str(self.folder / "unisono.sqlite"), self.front, self.verdict)
-        self.network.on_send = self.witness.on_send
-        self.operator = Operator(self, random.Random(f"operator {self.seed}"))
-        self.owners = Owners(self, random.Random(f"owners {self.seed}"))
-        self.misfortune = Misfortune(self, random.Random(f"misfortune {self.seed}"))
+        self.max_read_lag_ms = plain.capabilities.max_read_lag_ms  # what the venue does, whatever the dialect says
+        self.venue = self.network.spoken.overhear(self.course.dialect(plain))
+        self.operator = Operator(self, random.Random(f"operator {seed}"))
+
+    # ---- what there is to trade
+
+    def instruments(self) -> list[Instrument]:
+        """What the engine has read of the venue's list; none while no engine runs."""
+        engine = self.engine
+        return (
+            [] if engine is None else [one for place in engine.roster.places() for one in engine.sync.catalogue(*place)]
+        )
+
+    def instrument(self, name: str) -> Instrument:
+        return next(one for one in self.instruments() if one.name == name)
+
+    def mark(self, instrument: Instrument) -> Decimal:
+        return self.front.exchange.marks[self.front.symbol(instrument.name)]
+
+    def quantity(self, instrument: Instrument, share: Decimal) -> Decimal:
+        """A share of what one price level of the market holds."""
+        depth = next(q.depth for q in self.front.quoted if q.symbol == self.front.symbol(instrument.name))
+        return max(instrument.min_quantity, depth * share // instrument.quantity_step * instrument.quantity_step)
 
     async def _keep_venue(self) -> None:
         while True:
-            await anyio.sleep(_TICK_S)
+            await anyio.sleep(self.course.tick_s)
             self.network.tick()
 
     async def _keep_engine(self) -> None:
@@ -205,7 +255,7 @@ class Simulation:
         Disk.rng, Disk.trouble = random.Random(f"disk {self.seed} {life.number}"), self._disk_trouble
         return Engine(
             self.config,
-            venues=venues(),
+            venues={self.venue.name: self.venue},
             clock=self.clock,
             rng=rng,
             notifier=Notifier(""),
@@ -246,13 +296,14 @@ class Simulation:
             self.witness.look()
             now_ms = self.clock.true_ms()
             for line in self.network.lines.values():
-                if not line.frozen and now_ms - line.moved_ms > 30_500:
+                if not line.frozen and now_ms - line.moved_ms > self.venue.capabilities.idle_limit_s * 1000 + 500:
                     self.verdict.broken.append(f"{line.name}: nothing said for {now_ms - line.moved_ms} ms")
 
     async def _settle(self) -> None:
         """Faults end, people go home; what is wrong after that stays wrong."""
         self.trace.note("Settling", "faults end")
         self.world.faults.clear()
+        self.network.lossy_until_ms = self.network.shuffled_until_ms = 0
         self.network.torn_until_ms = self.disk_fails_until_ms = self.clock.off_ms = 0
         if self.life is not None:
             self.life.due.clear()
@@ -264,10 +315,10 @@ class Simulation:
             self.operator.resume(name)
         for switch in self.engine.kill.switches():
             await self.engine.office.kill_off(switch.scope, "operator", "the end")
-        await anyio.sleep(60.0)
+        await anyio.sleep(20.0)
         self.world.market.paused = True
-        await anyio.sleep(_QUIET_S)
-        await self._until(self._whole, _SETTLE_LIMIT_S, "the office did not settle")
+        await anyio.sleep(self.course.quiet_s)
+        await self._until(self._whole, self.course.settle_s, "the office did not settle")
         await self._reconcile()
         self._compare_books()
         self.states = Counter(c.state.value for p in self.operator.plans for c in self._children(p))
@@ -323,22 +374,18 @@ class Simulation:
     def _compare_books(self) -> None:
         assert self.engine is not None
         for desk in self.engine.sync.desks():
-            customer = self.front.trading.customers[desk.account_id]
-            cash = {c: held.amount for c, held in customer.cash.items() if held.amount}
+            truth = self.front.account(desk.account_id)
+            cash = {c: amount for c, amount in truth.cash.items() if amount}
             folded = {c: amount for c, amount in desk.book.cash.items() if amount}
             if cash != folded:
                 self.verdict.broken.append(f"{desk.account_id}: cash {folded}, the venue has {cash}")
-            held: dict[str, Decimal] = {}
-            for (symbol, _), position in customer.positions.items():
-                held[symbol] = held.get(symbol, Decimal(0)) + position.quantity
-            for (name, _), quantity in desk.book.quantities().items():
-                symbol = self.front.symbol(name)
-                if not self.front.trading.listings[symbol].spot and held.pop(symbol, Decimal(0)) != quantity:
-                    self.verdict.broken.append(f"{desk.account_id}: position {name} {quantity} is not the venue's")
-            if left := {s: q for s, q in held.items() if q}:
-                self.verdict.broken.append(f"{desk.account_id}: the book lacks positions {left}")
-        self.verdict.broken += [f"a limit was exceeded: {x}" for x in self.network.exceeded]
-        self.verdict.broken += [f"closed for silence: {x}" for x in self.network.idle_closes]
+            held = {name: quantity for name, quantity in truth.positions.items() if quantity}
+            booked = {name: quantity for (name, _), quantity in desk.book.quantities().items() if quantity}
+            if held != booked:
+                self.verdict.broken.append(f"{desk.account_id}: positions {booked}, the venue has {held}")
+        uses = self.front.windows.uses.items()
+        self.verdict.broken += [f"{use.refused} times above the limit of {rule}" for rule, use in uses if use.refused]
+        self.verdict.broken += self.network.idle_closes
 
 
 async def _no_door(office: Any, socket: str) -> None:
@@ -351,14 +398,6 @@ def _only_death(error: BaseException) -> bool:
     return isinstance(error, Died)
 
 
-def _weights(names: list[str]) -> tuple[Weight, ...]:
-    """They sum to exactly 100."""
-    share = Decimal(100) // len(names)
-    weights = [share] * len(names)
-    weights[0] += 100 - sum(weights)
-    return tuple(Weight(name, weight) for name, weight in zip(names, weights, strict=True))
-
-
 def _expected(event: Mapping[str, Any]) -> bool:
     if event["event"] == "step_not_taken":
         # Cancelled while the claim was being written: the claim goes first, and the executor takes it back.
@@ -369,11 +408,10 @@ def _expected(event: Mapping[str, Any]) -> bool:
 # ---- one seed
 
 
-def simulate(seed: int, *, hours: float, accounts: int = 0, watched: str = "", verbose: bool = False) -> Report:
-    """Run one seed on a loop of its own."""
-    memory = Path("/dev/shm")  # noqa: S108  a disk that costs nothing
-    folder = Path(tempfile.mkdtemp(prefix="unisono-simulation-", dir=memory if memory.is_dir() else None))
-    simulation = Simulation(seed, hours=hours, accounts=accounts, folder=folder, watched=watched, verbose=verbose)
+def simulate(course: Course, *, watched: str = "", verbose: bool = False) -> Report:
+    """One run on a loop of its own."""
+    folder = new_folder()
+    simulation = Simulation(course, folder, watched, verbose)
     loops: list[VirtualLoop] = []
 
     def loop() -> VirtualLoop:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from engine.core.facts import FillFact, OrderFact, OrderStatus
-from engine.core.orders import OrderState
-from engine.venues.okx.front import OkxFront
-from engine.venues.okx.front_state import Customer, Fill, Order
+from engine.core.orders import Amend, Command, OrderState, Place
+from engine.core.truth import TrueOrder, Truth
+from engine.core.venue import Front
 
 _ENDED = {
-    OrderState.FILLED: "filled",
-    OrderState.CANCELLED: "canceled",
-    OrderState.EXPIRED: "canceled",
+    OrderState.FILLED: {OrderStatus.FILLED},
+    OrderState.CANCELLED: {OrderStatus.CANCELLED, OrderStatus.EXPIRED},
+    OrderState.EXPIRED: {OrderStatus.CANCELLED, OrderStatus.EXPIRED},
 }
 _NEVER = (OrderState.REJECTED, OrderState.NOT_PLACED, OrderState.SKIPPED, OrderState.PLANNED)
 
@@ -49,8 +49,8 @@ class Verdict(msgspec.Struct):
 class Witness:
     """Looks at every send and, now and then, at the database: what it saw once must stay so."""
 
-    def __init__(self, database: str, front: OkxFront, verdict: Verdict) -> None:
-        self._database, self._front, self.verdict = database, front, verdict
+    def __init__(self, database: str, front: Front, names: Sequence[str], verdict: Verdict) -> None:
+        self._database, self._front, self._names, self.verdict = database, front, names, verdict
         self._conn: sqlite3.Connection | None = None
         self.sent: Counter[str] = Counter()
         self._watermarks: dict[str, int] = {}
@@ -65,17 +65,14 @@ class Witness:
             self._conn = sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, isolation_level=None)
         return self._conn.execute(statement, values).fetchall()
 
-    def on_send(self, frame: str | bytes) -> None:
-        text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
-        if '"clOrdId"' not in text and '"reqId"' not in text:
-            return
-        said = msgspec.json.decode(text)
-        asks = said.get("args", [said]) if isinstance(said, dict) else said
-        for ask in asks:
-            if "ordType" in ask:
-                self._placing(str(ask["clOrdId"]))
-            elif "reqId" in ask and not self.ask("SELECT 1 FROM intent WHERE intent_id = ?", ask["reqId"]):
-                self.verdict.broken.append(f"amendment {ask['reqId']} was sent without a durable intent")
+    def on_send(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case Place(client_order_id=client_order_id):
+                    self._placing(client_order_id)
+                case Amend(amend_id=amend_id):
+                    if not self.ask("SELECT 1 FROM intent WHERE intent_id = ?", amend_id):
+                        self.verdict.broken.append(f"amendment {amend_id} was sent without a durable intent")
 
     def _placing(self, client_order_id: str) -> None:
         self.sent[client_order_id] += 1
@@ -102,6 +99,7 @@ class Witness:
             if watermark_ms < self._watermarks.get(account_id, 0):
                 self.verdict.broken.append(f"{account_id}: its watermark went back to {watermark_ms}")
             self._watermarks[account_id] = watermark_ms
+        orders: dict[str, _Orders] = {}
         for client_order_id, account_id, state in self.ask(
             "SELECT client_order_id, account_id, state FROM child WHERE state IN "
             "('filled','cancelled','expired','rejected','not_placed','skipped')"
@@ -112,16 +110,17 @@ class Witness:
             if before is not None:
                 self.verdict.wrongly_final.append(f"{client_order_id} was {before} and became {state}")
             self._final[client_order_id] = state
-            self._judge(account_id, client_order_id, OrderState(state))
+            if account_id not in orders:
+                orders[account_id] = _by_client_id(self._front.account(account_id))
+            self._judge(account_id, client_order_id, OrderState(state), orders[account_id].get(client_order_id, []))
 
-    def _judge(self, account_id: str, client_order_id: str, state: OrderState) -> None:
-        orders = orders_of(self._front, account_id, client_order_id)
+    def _judge(self, account_id: str, client_order_id: str, state: OrderState, orders: list[TrueOrder]) -> None:
         if state in _NEVER:
             if orders:
                 self.verdict.wrongly_final.append(
                     f"{account_id} {client_order_id}: {state}, the venue has {_told(orders)}"
                 )
-        elif len(orders) != 1 or orders[0].state != _ENDED[state]:
+        elif len(orders) != 1 or orders[0].status not in _ENDED[state]:
             self.verdict.wrongly_final.append(f"{account_id} {client_order_id}: {state}, the venue has {_told(orders)}")
 
     # ---- after everything has settled
@@ -136,44 +135,41 @@ class Witness:
         }
         verdict.intents += self.ask("SELECT count(*) FROM intent WHERE kind='place'")[0][0]
         intents = {str(row[0]) for row in self.ask("SELECT intent_id FROM intent WHERE kind='place'")}
-        for customer in self._front.trading.customers.values():
-            self._settle_fills(customer)
-            at_venue: Counter[str] = Counter()
-            for order in customer.orders.values():
-                if order.cl_ord_id:
-                    at_venue[order.cl_ord_id] += 1
-                    if order.cl_ord_id not in intents:
-                        verdict.broken.append(
-                            f"{customer.name}: the venue has {order.cl_ord_id}, of which there is no intent"
-                        )
-            verdict.duplicated += [
-                f"{customer.name} {c}: {n} orders at the venue" for c, n in at_venue.items() if n > 1
-            ]
-        self._settle_attempts()
+        orders: dict[str, _Orders] = {}
+        for account_id in self._names:
+            truth = self._front.account(account_id)
+            self._settle_fills(account_id, truth)
+            orders[account_id] = _by_client_id(truth)
+            for client_order_id, several in orders[account_id].items():
+                if client_order_id not in intents:
+                    verdict.broken.append(f"{account_id}: the venue has {client_order_id}, of which there is no intent")
+                if len(several) > 1:
+                    verdict.duplicated.append(f"{account_id} {client_order_id}: {len(several)} orders at the venue")
+        self._settle_attempts(orders)
         for client_order_id, (_, account_id, state, filled, _quantity, late) in children.items():
-            orders = orders_of(self._front, account_id, client_order_id)
+            its = orders[account_id].get(client_order_id, [])
             told = OrderState(state)
             if told in (OrderState.SENDING, OrderState.UNKNOWN):
-                verdict.broken.append(f"{account_id} {client_order_id} is still {state}; the venue has {_told(orders)}")
+                verdict.broken.append(f"{account_id} {client_order_id} is still {state}; the venue has {_told(its)}")
             elif told is OrderState.WORKING:
-                if len(orders) != 1 or not orders[0].open:
-                    verdict.broken.append(f"{account_id} {client_order_id} is working; the venue has {_told(orders)}")
-            else:
-                self._judge(account_id, client_order_id, told) if client_order_id not in self._final else None
+                if len(its) != 1 or its[0].status.terminal:
+                    verdict.broken.append(f"{account_id} {client_order_id} is working; the venue has {_told(its)}")
+            elif client_order_id not in self._final:
+                self._judge(account_id, client_order_id, told, its)
             if late:
                 verdict.wrongly_final.append(f"{account_id} {client_order_id} is marked late ({state})")
-            if orders and Decimal(filled) != orders[0].filled:
+            if its and Decimal(filled) != its[0].filled:
                 verdict.broken.append(
-                    f"{account_id} {client_order_id}: filled {filled}, the venue says {orders[0].filled}"
+                    f"{account_id} {client_order_id}: filled {filled}, the venue says {its[0].filled}"
                 )
 
-    def _settle_attempts(self) -> None:
+    def _settle_attempts(self, orders: Mapping[str, _Orders]) -> None:
         """Of all attempts of one child the venue has one at most: the others provably never arrived."""
         at_venue: Counter[tuple[str, str, int]] = Counter()
         for plan_id, account_id, leg, client_order_id in self.ask(
             "SELECT plan_id, account_id, leg, client_order_id FROM child"
         ):
-            at_venue[plan_id, account_id, leg] += bool(orders_of(self._front, account_id, client_order_id))
+            at_venue[plan_id, account_id, leg] += client_order_id in orders[account_id]
         self.verdict.duplicated += [
             f"{account_id}: {n} attempts of leg {leg} of {plan_id} are at the venue"
             for (plan_id, account_id, leg), n in at_venue.items()
@@ -185,14 +181,13 @@ class Witness:
         ((count,),) = self.ask("SELECT count(*) FROM child WHERE attempt > 1 AND sent_at_ms IS NOT NULL")
         return int(count)
 
-    def _settle_fills(self, customer: Customer) -> None:
+    def _settle_fills(self, account_id: str, truth: Truth) -> None:
         verdict = self.verdict
-        true = merged(customer.fills)
-        verdict.fills += len(true)
+        verdict.fills += len(truth.fills)
         stored: dict[str, FillFact] = {}
         orders: dict[str, OrderFact] = {}
         for kind, body in self.ask(
-            "SELECT kind, body FROM fact WHERE account_id=? AND kind IN ('fill','order') ORDER BY id", customer.name
+            "SELECT kind, body FROM fact WHERE account_id=? AND kind IN ('fill','order') ORDER BY id", account_id
         ):
             if kind == "order":
                 order = msgspec.json.decode(body, type=OrderFact)
@@ -204,53 +199,48 @@ class Witness:
                 continue
             fill = msgspec.json.decode(body, type=FillFact)
             if fill.fill_id in stored:
-                verdict.duplicated.append(f"{customer.name}: fill {fill.fill_id} is stored twice")
+                verdict.duplicated.append(f"{account_id}: fill {fill.fill_id} is stored twice")
             stored[fill.fill_id] = fill
-        for fill_id, (quantity, px) in true.items():
+        for fill_id, true in truth.fills.items():
             known_fill = stored.get(fill_id)
             if known_fill is None:
-                verdict.lost.append(f"{customer.name}: fill {fill_id} of {quantity} at {px}")
-            elif known_fill.quantity != quantity or known_fill.price != px:
+                verdict.lost.append(f"{account_id}: fill {fill_id} of {true.quantity} at {true.price}")
+            elif known_fill.quantity != true.quantity or known_fill.price != true.price:
                 verdict.broken.append(
-                    f"{customer.name}: fill {fill_id} is {known_fill.quantity} at {known_fill.price}, "
-                    f"not {quantity} at {px}"
+                    f"{account_id}: fill {fill_id} is {known_fill.quantity} at {known_fill.price}, "
+                    f"not {true.quantity} at {true.price}"
                 )
-        for fill_id in stored.keys() - true.keys():
-            verdict.duplicated.append(f"{customer.name}: fill {fill_id} never happened")
+        verdict.duplicated += [f"{account_id}: fill {f} never happened" for f in stored.keys() - truth.fills.keys()]
         sums: dict[str, Decimal] = {}
         for fill in stored.values():
             sums[fill.venue_order_id] = sums.get(fill.venue_order_id, Decimal(0)) + fill.quantity
         for ord_id, order in orders.items():
             if sums.get(ord_id, Decimal(0)) != order.filled:
                 verdict.broken.append(
-                    f"{customer.name} order {ord_id}: filled {order.filled}, its fills {sums.get(ord_id, 0)}"
+                    f"{account_id} order {ord_id}: filled {order.filled}, its fills {sums.get(ord_id, 0)}"
                 )
-        for true_order in customer.orders.values():
-            known = orders.get(str(true_order.ord_id))
+        for order_id, true_order in truth.orders.items():
+            known = orders.get(order_id)
             if known is None:
                 if true_order.filled:
                     verdict.lost.append(
-                        f"{customer.name}: order {true_order.ord_id} with {true_order.filled} filled was never seen"
+                        f"{account_id}: order {order_id} with {true_order.filled} filled was never seen"
                     )
-            elif (known.status is OrderStatus.WORKING) is not true_order.open:
-                verdict.broken.append(
-                    f"{customer.name} order {true_order.ord_id}: {known.status}, the venue says {true_order.state}"
-                )
+            elif known.status.terminal is not true_order.status.terminal:
+                verdict.broken.append(f"{account_id} order {order_id}: {known.status}, the venue: {true_order.status}")
 
 
-def orders_of(front: OkxFront, account_id: str, client_order_id: str) -> list[Order]:
-    return [o for o in front.trading.customers[account_id].orders.values() if o.cl_ord_id == client_order_id]
+_Orders = dict[str, list[TrueOrder]]
 
 
-def merged(fills: Iterable[Fill]) -> dict[str, tuple[Decimal, Decimal]]:
-    """By the identity that both channels tell: a match that was booked in two parts is one."""
-    found: dict[str, tuple[Decimal, Decimal]] = {}
-    for fill in fills:
-        fill_id = f"{fill.listing.inst_id}:{fill.trade_id}:{fill.ord_id}"
-        before = found.get(fill_id)
-        found[fill_id] = (fill.quantity + (before[0] if before else Decimal(0)), fill.px)
+def _by_client_id(truth: Truth) -> _Orders:
+    """Orders with an id of ours; each should be alone."""
+    found: _Orders = {}
+    for order in truth.orders.values():
+        if order.client_order_id:
+            found.setdefault(order.client_order_id, []).append(order)
     return found
 
 
-def _told(orders: list[Order]) -> str:
-    return ", ".join(f"{o.ord_id} {o.state} {o.filled}/{o.quantity}" for o in orders) or "nothing"
+def _told(orders: Iterable[TrueOrder]) -> str:
+    return ", ".join(f"{o.venue_order_id} {o.status} {o.filled}" for o in orders) or "nothing"

@@ -6,38 +6,48 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import httpx
 
+from engine.core.orders import Command
 from engine.core.venue import Call, Frame, Handshake, Response, Sent, Session
 from engine.sim.world import DEAD_LINE, World
 from engine.wire.stream import PLAIN, Closed, NotOpened, NotSent
 from tests.simulation.life import Life
 from tests.simulation.loop import VirtualClock, VirtualLoop
+from tests.simulation.spoken import Spoken
 from tests.simulation.trace import Trace
 
 _SHORT_S, _LONG_S = 0.002, 0.03
-_DIAL_LIMIT_S = 10.0
+_SLACK_MS = 1000
 
 
 class Network:
     """All lines to one venue."""
 
-    def __init__(self, world: World, loop: VirtualLoop, clock: VirtualClock, rng: random.Random, trace: Trace) -> None:
+    def __init__(
+        self,
+        world: World,
+        loop: VirtualLoop,
+        clock: VirtualClock,
+        rng: random.Random,
+        trace: Trace,
+        on_send: Callable[[Sequence[Command]], None],
+        idle_limit_s: float,
+    ) -> None:
+        """`on_send` is told the commands that leave the engine, before they leave."""
         self.world, self.loop, self.clock, self.rng, self.trace = world, loop, clock, rng, trace
+        self.on_send, self.spoken, self._idle_limit_ms = on_send, Spoken(), round(idle_limit_s * 1000)
         self.lines: dict[Session, Line] = {}
         self.happened: Counter[str] = Counter()
+        self.lossy_until_ms = self.shuffled_until_ms = 0
+        """Until then, now and then, a push is lost, or overtaken by later ones."""
         self.torn_until_ms = 0
         """Until then, now and then, a write fails though its bytes may have left."""
-        self.exceeded: list[str] = []
         self.idle_closes: list[str] = []
-        self.late_until_ms: dict[str, int] = {}
-        """Of accounts whose frames are held up: what the venue sent long ago is heard as if it were fresh, so that
-        its 30 s of silence may be over before our 20 s are."""
-        self.on_send: Callable[[Frame], None] = lambda frame: None
-        """Asked at each frame and each body that leaves the engine, before it leaves."""
+        """Connections that the venue closed after it had heard nothing of us for as long as it bears."""
 
     def true_ms(self) -> int:
         return self.clock.true_ms()
@@ -59,15 +69,26 @@ class Network:
                 case Sent.ABORT:
                     line.come(Closed(1006, ""))
                 case Sent.CLOSE:
-                    account = "".join(outgoing.session.accounts[:1])
-                    if outgoing.code == 4004 and self.true_ms() > self.late_until_ms.get(account, 0):
-                        self.idle_closes.append(f"{self.true_ms()} {line.name}")
+                    silent_ms = self.true_ms() - line.heard_ms
+                    if silent_ms >= self._idle_limit_ms - _SLACK_MS:
+                        self.idle_closes.append(f"{line.name}: closed with {outgoing.code} after {silent_ms} ms")
                     line.come(Closed(outgoing.code, outgoing.reason))
                 case _:
-                    text = outgoing.frame if isinstance(outgoing.frame, str) else outgoing.frame.decode()
-                    if outgoing.sent is not Sent.PUSH and ('"50011"' in text or '"60014"' in text or '"50061"' in text):
-                        self.exceeded.append(f"{self.true_ms()} {line.name} {text[:200]}")
-                    line.come(text.encode())
+                    frame = outgoing.frame.encode() if isinstance(outgoing.frame, str) else outgoing.frame
+                    if outgoing.sent is Sent.PUSH:
+                        self._push(line, frame)
+                    else:
+                        line.come(frame)
+
+    def _push(self, line: Line, frame: bytes) -> None:
+        now_ms = self.true_ms()
+        if now_ms < self.lossy_until_ms and self.rng.random() < 0.2:
+            self.happened["push_lost"] += 1
+        elif now_ms < self.shuffled_until_ms and self.rng.random() < 0.3:
+            self.happened["push_overtaken"] += 1
+            self.loop.call_later(self.rng.uniform(0.05, 2.0), line.come, frame)
+        else:
+            line.come(frame)
 
     def tick(self) -> None:
         self.world.tick(self.true_ms())
@@ -98,8 +119,6 @@ class Dialler:
         session = network.world.accept(call, network.true_ms())
         network.trace.note("dial", f"{path} {session if isinstance(session, int) else 'open'}")
         if isinstance(session, int):
-            if session == 429:
-                network.exceeded.append(f"{network.true_ms()} connection refused: too many a second")
             await anyio.sleep(network.delay_s())
             raise NotOpened("refused" if session == DEAD_LINE else f"HTTP {session}", status=session)
         line = Line(network, self._life, session)
@@ -118,7 +137,7 @@ class Line:
     def __init__(self, network: Network, life: Life, session: Session) -> None:
         self._network, self._life, self._session = network, life, session
         self.frozen = False
-        self.opened_ms = self.moved_ms = network.true_ms()
+        self.opened_ms = self.moved_ms = self.heard_ms = network.true_ms()
         self._there: deque[tuple[float, Frame]] = deque()
         self._back: deque[tuple[float, bytes | Closed]] = deque()
         self._inbox: deque[bytes] = deque()
@@ -151,8 +170,8 @@ class Line:
             raise NotSent("dead", written=True)
         if self._ended is not None:
             raise NotSent("the socket is closing", written=False)
-        network.on_send(frame)
-        if '"order' in frame[:80] if isinstance(frame, str) else b'"order' in frame[:80]:
+        if commands := network.spoken.commands(frame):
+            network.on_send(commands)
             self._life.point("before send")
         torn = network.true_ms() < network.torn_until_ms and network.rng.random() < 0.2
         network.trace.note("there", frame)
@@ -206,7 +225,7 @@ class Line:
             frame = self._there.popleft()[1]
             if self._session not in network.lines:
                 continue
-            self.moved_ms = network.true_ms()
+            self.moved_ms = self.heard_ms = network.true_ms()
             network.world.hear(self._session, frame if isinstance(frame, bytes) else frame.encode(), self.moved_ms)
         network.flush()
 
@@ -237,9 +256,9 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         if life.dead:
             raise httpx.ReadError("dead")
         body = request.content
-        network.on_send(body)
         target = request.url.raw_path.decode()
-        if body:
+        if commands := network.spoken.commands(body):
+            network.on_send(commands)
             life.point("before post")
         network.trace.note("ask", f"{request.method} {target} {body.decode()}")
         limit_s = network.loop.now_s + float(request.extensions.get("timeout", {}).get("read") or 10.0)
@@ -260,7 +279,8 @@ class MemoryTransport(httpx.AsyncBaseTransport):
                 arrived.set()
 
             network.loop.call_later(there_s, arrive)
-            life.point("after post")
+            if commands:
+                life.point("after post")
             await arrived.wait()
             response, due_ms = told[0]
         else:
@@ -279,13 +299,8 @@ class MemoryTransport(httpx.AsyncBaseTransport):
 
     def _carry(self, call: Call) -> tuple[Response | None, int]:
         network = self._network
-        injected = network.world.faults.happened["rate_429"]
-        response, due_ms = network.world.call(call, network.true_ms())
+        answer = network.world.call(call, network.true_ms())
         network.flush()
-        if response is None or network.world.faults.happened["rate_429"] != injected:
-            return response, due_ms
-        if response.status == 429 or b'"50011"' in response.body or b'"50061"' in response.body:
-            network.exceeded.append(f"{network.true_ms()} {call.method} {call.target} {response.body[:150]!r}")
-        return response, due_ms
+        return answer
 
     async def aclose(self) -> None: ...

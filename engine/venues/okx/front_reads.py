@@ -94,15 +94,16 @@ class Reads:
         return self._fill_page(view.fills, params, now_ms - self.rules.archive_ms)
 
     def _fill_page(self, fills: Sequence[Fill], params: Params, oldest_ms: int) -> list[Row]:
+        oldest_ms = max(oldest_ms, _integer(params, "begin") or 0)
+
         def wanted(fill: Fill) -> bool:
             return (
-                fill.at_ms >= oldest_ms
-                and _product(fill.listing, params)
+                _product(fill.listing, params)
                 and params.get("ordId") in (None, "", str(fill.ord_id))
                 and params.get("subType") in (None, "", fill.sub_type)
             )
 
-        chosen = [f for f in fills if wanted(f)]
+        chosen = list(filter(wanted, [f for f in fills if f.at_ms >= oldest_ms]))
         rows = self.page(chosen, params, lambda f: f.bill_id, lambda f: f.at_ms, from_begin=False)
         return [fill_row(f) for f in rows]
 
@@ -176,11 +177,12 @@ class Reads:
         return self._bill_page(view.bills, params, now_ms - self.rules.archive_ms)
 
     def _bill_page(self, bills: Sequence[Bill], params: Params, oldest_ms: int) -> list[Row]:
+        oldest_ms = max(oldest_ms, _integer(params, "begin") or 0)
+
         def wanted(bill: Bill) -> bool:
             listing = bill.listing
             return (
-                bill.at_ms >= oldest_ms
-                and params.get("instType") in (None, "", listing.inst_type if listing else "")
+                params.get("instType") in (None, "", listing.inst_type if listing else "")
                 and params.get("ctType") in (None, "", listing.contract if listing else "")
                 and params.get("mgnMode") in (None, "", bill.margin_mode)
                 and params.get("ccy") in (None, "", bill.ccy)
@@ -188,7 +190,7 @@ class Reads:
                 and params.get("subType") in (None, "", bill.sub_type)
             )
 
-        chosen = [b for b in bills if wanted(b)]
+        chosen = list(filter(wanted, [b for b in bills if b.at_ms >= oldest_ms]))
         return [bill_row(b) for b in self.page(chosen, params, lambda b: b.bill_id, lambda b: b.at_ms)]
 
     def config(self, customer: Customer, view: View, params: Params, now_ms: int) -> list[Row]:
