@@ -20,7 +20,7 @@ from scheduler.clock import Clock
 Ask = Sequence[tuple[str, RateRule]]
 """All that one request counts against: (scope value, rule), as `scope` makes them."""
 
-_MARGIN_S = 0.001  # two requests a window apart do not meet in one, whichever way its ends are counted
+_JITTER_S = 0.1  # of two requests, the first may be so much longer on its way: the venue counts when they arrive
 
 
 def scope(rule: RateRule, venue: str, account_id: str, rule_key: str = "", login: str = "") -> tuple[str, RateRule]:
@@ -48,10 +48,10 @@ class _Bucket:
 
     def __init__(self, rule: RateRule, percent: float) -> None:
         # Room is rounded up and the window stretched by as much: the pace is exact also for a limit of 3, and
-        # neither can exceed the venue's own.
+        # neither can exceed the venue's own. Nor can what leaves in two windows and arrives in one.
         pace = rule.limit * percent / 100
         self.room = max(1, math.ceil(pace - 1e-9))
-        self.window_s = rule.window_s * self.room / pace + _MARGIN_S
+        self.window_s = max(rule.window_s * self.room / pace, rule.window_s + _JITTER_S)
         self.reserve = self.room // 4  # the last quarter is for those who are not lowly
         self.taken: list[float] = []
         self.queue: list[_Waiter] = []  # in the order of their turns
