@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import httpx
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +20,11 @@ from engine.config import ConfigError, parse
 from engine.control.server import Rejected, application
 from engine.core.drafts import PlanRefused, read_draft, read_plan_file
 from engine.core.orders import Cancel, Outcome
-from engine.core.venue import Page, Read, Response, VenueError
+from engine.core.venue import Response, Transport
 from engine.venues import venues
+from tests.fuzz.bent import bent
+from tests.fuzz.targets import Target, targets
 from tests.ledger import samples
-from tests.venues import samples as recorded
 
 MANY = settings(max_examples=60)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
@@ -39,7 +42,28 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-# ---- Answers over HTTP
+# ---- Whatever the venues' folders read, and what people write: found by walking
+
+
+@pytest.mark.parametrize("target", targets().values(), ids=lambda t: t.name)
+@settings(max_examples=25)
+@given(rng=st.randoms(use_true_random=False), noise=st.binary(max_size=40))
+def test_a_target_reads_or_refuses_whatever_comes(target: Target, rng: random.Random, noise: bytes) -> None:
+    target.read(noise)
+    for seed in target.seeds:
+        target.read(seed)
+        for _ in range(3):
+            target.read(bent(seed, rng))
+
+
+def test_every_venue_is_fuzzed() -> None:
+    for venue in venues().values():
+        of_venue = [name for name in targets() if f"-{venue.name}-" in name]
+        assert len(of_venue) >= len([e for e in venue.endpoints if e.transport is Transport.STREAM])
+        assert any(targets()[name].seeds for name in of_venue)
+
+
+# ---- What became of orders, over HTTP
 
 
 class _Listing:
@@ -47,8 +71,7 @@ class _Listing:
         return SWAP if name == SWAP.name else None
 
 
-REST = venues()["okx"].rest(_Listing())
-ANSWERS = [sample for sample in recorded.samples_of("okx") if sample["kind"] == "rest"]
+REST = venues()["okx"].rest(_Listing(), ref="", options={})
 
 
 def spoilt(frame: Any, draw: st.DrawFn) -> Any:
@@ -64,29 +87,7 @@ def spoilt(frame: Any, draw: st.DrawFn) -> Any:
     return draw(values)
 
 
-@st.composite
-def answers(draw: st.DrawFn) -> tuple[Read, bytes]:
-    """A read, and its recorded answer with something wrong in it; or noise."""
-    sample = draw(st.sampled_from(ANSWERS))
-    read = recorded.read_of(venues()["okx"], sample)
-    if draw(st.integers(0, 5)) == 0:
-        return read, draw(st.binary(max_size=60))
-    body = _json(spoilt(sample["frame"], draw))
-    return read, body[: draw(st.integers(0, len(body)))] if draw(st.integers(0, 5)) == 0 else body
-
-
 STATUSES = st.sampled_from([200, 200, 200, 400, 429, 502])
-
-
-@MANY
-@given(answers(), STATUSES)
-def test_an_answer_to_a_read_is_a_page_or_an_error_of_the_venue(answer: tuple[Read, bytes], status: int) -> None:
-    read, body = answer
-    try:
-        page = read.read(Response(status=status, body=body))
-    except VenueError:
-        return
-    assert isinstance(page, Page)
 
 
 @MANY

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import structlog
 from anyio.abc import TaskGroup
@@ -40,6 +41,7 @@ log = structlog.get_logger("links")
 _ON_PURPOSE = "closed on purpose"
 _NOTHING = Heard()
 _HANDOVER_S = 5.0  # a replaced socket is still listened to for so long: answers may be on their way
+_FRAMES_IN_A_ROW = 8
 _UNREADABLE_LIMIT, _UNREADABLE_WINDOW_S = 20, 60.0
 
 
@@ -438,6 +440,8 @@ class Link:
             at_ms = now_ms()
             session.heard_s, session.heard_ms = monotonic_s(), at_ms
             self.frames += 1
+            if self.frames % _FRAMES_IN_A_ROW == 0:
+                await anyio.lowlevel.checkpoint()  # a burst must not keep orders and pings waiting
             try:
                 heard = hear(frame, at_ms)
             except Exception as error:  # a dialect must not raise; when it does, the link lives on
