@@ -1,0 +1,23 @@
+"""Decides. Names as the subprotocol `json-proto` spells them, order_id, turned into orderId. T-Invest dossier §1.3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+def camel_name(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def camel(frame: bytes) -> bytes:
+    """The same frame in the spelling of `json`."""
+    return msgspec.json.encode(_turned(msgspec.json.decode(frame)))
+
+
+def _turned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {camel_name(name): _turned(inner) for name, inner in value.items()}
+    return [_turned(inner) for inner in value] if isinstance(value, list) else value
