@@ -15,8 +15,9 @@ VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install
   else echo "python3 has no venv here; first: sudo apt install python3-venv" >&2; exit 1; fi
 
 RECORD   ?=
+SECONDS  ?= 60
 
-.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence burst
+.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence burst fuzz
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,6 +60,9 @@ simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS
 
 soak: install    ## many short simulations, among which every kind of trouble must have happened (SEEDS=200)
 	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(or $(SEEDS),200) --hours 0.025 $(if $(RECORD),--record)
+
+fuzz: install    ## every reader of bytes from outside under atheris, guided by coverage (SECONDS=60 RECORD=1)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(RECORD),--record)
 
 interop: install ## third-party clients, each in an environment of its own, against our simulator
 	$(BIN)/python -m tests.interop

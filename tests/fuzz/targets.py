@@ -108,7 +108,8 @@ def _text(
         try:
             read(told.decode("utf-8", "replace"))
         except refusals as error:
-            assert str(error).strip(), "a refusal says why"
+            if not str(error).strip():
+                raise AssertionError("a refusal says why") from error
 
     return Target(name, take, tuple(seed.encode() for seed in seeds))
 

@@ -18,14 +18,15 @@ FOLDER = ROOT / ".interop"
 _INSTALL_LIMIT_S = 600
 
 
-def environment(name: str) -> Path:
+def environment(name: str, requirements: Path | None = None) -> Path:
     """Its Python. Raises CalledProcessError when it cannot be made."""
-    pins = (HERE / f"requirements-{name}.txt").read_text()
+    requirements = requirements or HERE / f"requirements-{name}.txt"
+    pins = requirements.read_text()
     folder = FOLDER / name
     python, mark = folder / "bin" / "python", folder / "pins"
     if not (mark.exists() and mark.read_text() == pins):
         _run(sys.executable, "-m", "venv", "--clear", str(folder))
-        _run(str(python), "-m", "pip", "install", "--quiet", "--requirement", str(HERE / f"requirements-{name}.txt"))
+        _run(str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements))
         mark.write_text(pins)
     return python
 
