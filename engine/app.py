@@ -93,6 +93,7 @@ class Engine:
         self._config, self._clock, self._rng, self._notifier = config, clock, rng, notifier
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
+        self.lost = ""  # why it stopped by itself
         self._known_changes = -1
         self._live_rows: dict[str, LiveRow] = {}
         self._started_ms = clock.now_ms()
@@ -648,6 +649,7 @@ class Engine:
         """Proof of progress: the loop ran this entry, the pulse came in time, and the writer commits."""
         if not await self._around.aside(self.ownership.still_mine):
             log.error("database_lost", next="another engine may own it now: this one stops and sends nothing more")
+            self.lost = "the database server dropped this engine: another one may own the database now"
             self.stop()
             return
         health = self.ledger.health()

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -31,24 +32,17 @@ def find_binaries() -> Path | None:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a running server's `template`, a database at the ledger's newest schema."""
-    if find_binaries() is None:
-        pytest.skip("no PostgreSQL binaries in /usr/lib/postgresql: apt install postgresql")
-    if _server_user() is None:
-        pytest.skip("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
-    yield from serving()
+    with serving() as url:
+        yield url
 
 
+@contextmanager
 def serving() -> Iterator[str]:
-    """The same outside of pytest: its one value is the URL, the server ends with the generator."""
-    binaries, user = find_binaries(), _server_user()
-    assert binaries is not None, "PostgreSQL is installed"
-    assert user is not None, "there is a user to run it as"
-    folder = Path(tempfile.mkdtemp(prefix="unisono-postgres-"))
-    try:
-        os.chown(folder, *user)
-        yield from _serve(binaries, folder, user)
-    finally:
-        shutil.rmtree(folder)
+    """The same outside of a fixture."""
+    with restartable() as server:
+        _administer(f"{server.root}/postgres", "CREATE DATABASE template")
+        upgrade(f"{server.root}/template")
+        yield f"{server.root}/template"
 
 
 def new_database(postgres_url: str) -> str:
@@ -82,46 +76,86 @@ def _server_user() -> tuple[int, int] | None:
     return None
 
 
-def _serve(binaries: Path, folder: Path, user: tuple[int, int]) -> Iterator[str]:
-    who = {"user": user[0], "group": user[1], "extra_groups": []} if os.geteuid() == 0 else {}
-    cluster, log = folder / "cluster", folder / "log"
-    made = subprocess.run(
-        [binaries / "initdb", "-D", cluster, "-U", "unisono", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=folder,
-        **who,
-    )
-    assert made.returncode == 0, made.stderr
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "max_connections": 40,
-    }
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", cluster, *arguments], stdout=out, stderr=out, cwd=folder, **who
+class Server:
+    """A cluster of our own; it can be stopped and started again."""
+
+    def __init__(self, binaries: Path, folder: Path, user: tuple[int, int]) -> None:
+        self._binaries, self._folder = binaries, folder
+        self._who = {"user": user[0], "group": user[1], "extra_groups": []} if os.geteuid() == 0 else {}
+        made = subprocess.run(
+            [
+                *(binaries / "initdb", "-D", folder / "cluster", "-U", "unisono", "-A", "trust", "-E", "UTF8"),
+                *("--locale=C", "--no-sync"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=folder,
+            **self._who,
         )
-    try:
-        root = f"postgresql://unisono@127.0.0.1:{port}"
-        _await_server(server, f"{root}/postgres", log)
-        _administer(f"{root}/postgres", "CREATE DATABASE template")
-        upgrade(f"{root}/template")
-        yield f"{root}/template"
-    finally:
-        server.send_signal(signal.SIGINT)  # "fast": connections are ended
+        assert made.returncode == 0, made.stderr
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self._running: subprocess.Popen[bytes]
+
+    @property
+    def root(self) -> str:
+        return f"postgresql://unisono@127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": self._port,
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "max_connections": 40,
+        }
+        command = [self._binaries / "postgres", "-D", self._folder / "cluster"]
+        log = self._folder / "log"
+        with log.open("ab") as out:
+            self._running = subprocess.Popen(
+                [*command, *(f"--{name}={value}" for name, value in options.items())],
+                stdout=out,
+                stderr=out,
+                cwd=self._folder,
+                **self._who,
+            )
+        _await_server(self._running, f"{self.root}/postgres", log)
+
+    def stop(self) -> None:
+        self._running.send_signal(signal.SIGINT)  # "fast": connections are ended
         try:
-            server.wait(20)
+            self._running.wait(20)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait(5)
+            self._running.kill()
+            self._running.wait(5)
+
+
+@contextmanager
+def restartable() -> Iterator[Server]:
+    """A running server of the caller's own; skips where there can be none."""
+    binaries, user = _possible()
+    folder = Path(tempfile.mkdtemp(prefix="unisono-postgres-"))
+    try:
+        os.chown(folder, *user)
+        server = Server(binaries, folder, user)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _possible() -> tuple[Path, tuple[int, int]]:
+    binaries, user = find_binaries(), _server_user()
+    if binaries is None:
+        pytest.skip("no PostgreSQL binaries in /usr/lib/postgresql: apt install postgresql")
+    if user is None:
+        pytest.skip("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
+    return binaries, user
 
 
 def _await_server(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

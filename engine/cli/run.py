@@ -7,6 +7,7 @@ import random
 import signal
 
 import anyio
+import sqlalchemy as sa
 
 from accounts.registry import RegistryError
 from accounts.vault import VaultError
@@ -28,8 +29,8 @@ def run(config: ConfigOption = CONFIG_DEFAULT) -> None:
     It says READY (to systemd and in its log) after recovery: orders that were on their way when it last stopped are
     asked about before anything new is sent.
 
-    [bold]Exit codes[/bold]: 0 stopped on request, 64 the vault key is missing or wrong, 75 another engine owns this
-    database, 78 the configuration is wrong.
+    [bold]Exit codes[/bold]: 0 stopped on request, 3 the database cannot be written or was lost, 64 the vault key is
+    missing or wrong, 75 another engine owns this database, 78 the configuration is wrong.
 
     [bold]Examples[/bold]
 
@@ -41,21 +42,28 @@ def run(config: ConfigOption = CONFIG_DEFAULT) -> None:
     with plain_errors(ValueError):
         crash.arm(os.environ)
     try:
-        anyio.run(_run, settings, backend_options={"use_uvloop": True})
+        lost = anyio.run(_run, settings, backend_options={"use_uvloop": True})
     except VaultError as error:
         fail(f"{error} The engine was not started and nothing was sent.", Exit.VAULT)
     except AlreadyOwned as error:
         fail(f"{error} The engine was not started and nothing was sent.", Exit.LOCKED)
     except (RegistryError, SchemaTooNew) as error:
         fail(f"{error} The engine was not started.")
+    except sa.exc.OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        fail(f"The database cannot be written ({reason}). The engine was not started and nothing was sent.")
+    if lost:
+        fail(f"The engine stopped: {lost}. Nothing more was sent. Start it again.")
 
 
-async def _run(settings: Config) -> None:
+async def _run(settings: Config) -> str:
+    """Why the engine stopped, when nobody asked it to."""
     engine = Engine(settings, venues=venues(), clock=SystemClock(), rng=random.SystemRandom(), notifier=Notifier())
     async with anyio.create_task_group() as group:
         group.start_soon(_stop_on_signal, engine)
         await engine.run()
         group.cancel_scope.cancel()
+    return engine.lost
 
 
 async def _stop_on_signal(engine: Engine) -> None:

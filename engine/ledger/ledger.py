@@ -14,7 +14,7 @@ from engine.config import Ledger as Settings
 from engine.ledger.engines import reading
 from engine.ledger.facts import FactRow
 from engine.ledger.upgrade import upgrade
-from engine.ledger.writer import Entry, Health, Writer
+from engine.ledger.writer import Entry, Health, Writer, try_to_write
 from scheduler.clock import Clock
 
 T = TypeVar("T")
@@ -35,11 +35,12 @@ class Ledger:
     def open(
         cls, url: str, settings: Settings, clock: Clock, *, retry_s: float = RETRY_S, writer: type[Writer] = Writer
     ) -> Ledger:
-        """Bring the schema up to date and start the writer. Raises SchemaTooNew, or what the database raises.
+        """Bring the schema up to date, try to write, start the writer. Raises SchemaTooNew or what the database raises.
 
         `writer` is another one than the thread where threads are not wanted: in a simulation.
         """
         upgrade(url)
+        try_to_write(url, settings.busy_timeout_s, clock.now_ms())
         ledger = cls(url, settings, clock, retry_s=retry_s, writer=writer)
         ledger._writer.start()
         return ledger

@@ -29,7 +29,7 @@ import structlog
 
 from engine import crash
 from engine.config import Ledger as Settings
-from engine.ledger import gaps, quarantine, rows, tables
+from engine.ledger import quarantine, rows, tables
 from engine.ledger.engines import writing
 from engine.ledger.facts import FactRow
 from engine.ledger.outage import is_outage
@@ -392,9 +392,25 @@ def _named(error: Exception) -> str:
     return f"{type(origin).__name__}: {origin}".strip()
 
 
+def try_to_write(url: str, busy_timeout_s: float, now_ms: int) -> None:
+    """Raises what the database raises: an engine that cannot write is better not started."""
+    engine = writing(url, busy_timeout_s=busy_timeout_s)
+    try:
+        with engine.begin() as connection:
+            _write_least(connection, now_ms)
+    finally:
+        engine.dispose()
+
+
+def _write_least(connection: sa.Connection, now_ms: int) -> None:
+    """Whatever our clock says: a watermark would not move when it was set back, and nothing would be tried."""
+    told = {"account_id": "", "stream": "writer", "watermark_ms": now_ms, "updated_at_ms": now_ms}
+    rows.upsert(connection, tables.cursor, told)
+
+
 def _probe(now_ms: int) -> Entry:
     """The smallest durable write; it counts for nothing in the queue."""
-    probe = Entry(job=lambda connection: gaps.move_watermark(connection, "", "writer", now_ms, now_ms))
+    probe = Entry(job=lambda connection: _write_least(connection, now_ms))
     probe.size = 0
     return probe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
@@ -41,7 +42,24 @@ def disk_full(desk: Office) -> Iterator[None]:
         resource.prlimit(desk.running.pid, resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("outage", [locked, disk_full])
+@contextmanager
+def read_only(desk: Office) -> Iterator[None]:
+    """What a file system does that was remounted after an error: handles that are open already write no more.
+
+    Not the side file that SQLite maps into memory: the kernel ends who writes there (SIGBUS), and whether somebody does
+    before the file can be written again is a matter of chance. That end is a kill -9 like any other.
+    """
+    files = [str(file) for file in desk.folder.glob("unisono.sqlite*") if not file.name.endswith("-shm")]
+    if subprocess.run(["chattr", "+i", *files], capture_output=True).returncode:
+        subprocess.run(["chattr", "-i", *files], capture_output=True)
+        pytest.skip("only root, and on some file systems only, can make a file immutable")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *files], check=True)
+
+
+@pytest.mark.parametrize("outage", [locked, disk_full, read_only])
 def test_an_outage_of_the_database_sends_nothing_and_loses_nothing(
     desk: Office, outage: Callable[[Office], AbstractContextManager[None]]
 ) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 from engine.crash import POINTS
@@ -41,9 +42,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace, root: Path) -> int:
     began_s = time.monotonic()
-    server = postgres.serving() if options.database == "postgres" else None
-    try:
-        template = next(server) if server else ""
+    with postgres.serving() if options.database == "postgres" else nullcontext("") as template:
         lives = max(options.offices, -(-options.kills // _LIFE))
         share, rest = divmod(options.kills, lives)
         jobs = [
@@ -59,9 +58,6 @@ def run(options: argparse.Namespace, root: Path) -> int:
         # A process for each life: what an engine is forked from is always fresh.
         with multiprocessing.get_context("spawn").Pool(options.offices, maxtasksperchild=1) as offices:
             told = offices.starmap(torment, [job for job in jobs if job[2]], chunksize=1)
-    finally:
-        if server:
-            server.close()
     return _tell(told, options, time.monotonic() - began_s)
 
 
