@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from accounts.model import Secret
+from accounts.model import Credentials, Secret
 from engine.core.facts import Fact, MarkFact
 from engine.core.instruments import Instrument
 from engine.core.venue import Call, Login, Notice, Page, Read, Response, Said, Sent
@@ -48,6 +48,10 @@ class Floor:
         assert self.talk is not None
         return self.talk
 
+    @staticmethod
+    def keys(domain: str, login: str, passcode: str) -> Credentials:
+        return {"domain": Secret(domain), "login": Secret(login), "passcode": Secret(passcode)}
+
     def connect(self, *channels: str, domain: str = "", login: str = "", passcode: str = "") -> None:
         told = self.front.accounts()[0]
         keys = {
@@ -58,7 +62,7 @@ class Floor:
         talk = ISSPLUS.converse(
             kind="feed",
             channels=channels,
-            logins=[Login("", {name: Secret(value) for name, value in keys.items()})],
+            logins=[Login("", self.keys(**keys))],
             environment="demo",
             catalogue=self.catalogue,
             options=self.options,

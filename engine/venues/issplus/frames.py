@@ -44,7 +44,13 @@ class Frames:
     """Cuts what comes in into frames; keeps the beginning of one whose end has not come yet."""
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._kept = self._waited = b""
+
+    def settle(self) -> tuple[list[StompFrame], str]:
+        """Called now and then: what waits for its end since the last call has none, and is taken as it is."""
+        overdue = bool(self._kept) and self._kept == self._waited and _BLANK.search(self._kept) is not None
+        self._waited = self._kept
+        return self.feed(b"\0") if overdue else ([], "")
 
     def feed(self, message: bytes) -> tuple[list[StompFrame], str]:
         """The frames that are complete now, and what could not be read, "" for nothing."""

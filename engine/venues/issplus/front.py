@@ -106,6 +106,7 @@ class IssFront:
 
     def settle(self, now_ms: int) -> None:
         for event in self.exchange.take_log():
+            self.tickers[event.symbol].version += 1
             if isinstance(event, Trade):
                 self.tickers[event.symbol].book_trade(event, now_ms)
         for ticker in self.tickers.values():

@@ -39,15 +39,22 @@ class Feed:
         self.number = 0
         self.delay_ms = 0
         self._told: dict[Any, Row] | None = None
+        self._version = -1
 
     def restart(self) -> None:
         self._told = None
 
     def changes(self, front: IssFront, now_ms: int) -> Iterator[Change]:
+        before, ticker = self._told, self.ticker
+        if before is not None and ticker is not None and not self.delay_ms and ticker.version == self._version:
+            return
+        self._version = ticker.version if ticker is not None else 0
         rows = self._rows(front, now_ms)
         key = _KEYS.get(self.kind)
         keyed = {row[key] if key else number: row for number, row in enumerate(rows)}
-        before, self._told = self._told, keyed
+        if self.kind == "candles" and before is not None:
+            keyed = before | keyed  # those that have ended do not change
+        self._told = keyed
         if before is None or (key is None and before != keyed):
             yield "snapshot", list(rows[0]) if rows else _COLUMNS[self.kind], [list(row.values()) for row in rows]
             return
@@ -56,7 +63,7 @@ class Feed:
         if removed := [old for k, old in before.items() if k not in keyed]:
             columns = list(removed[0]) if front.rules.removal_whole_rows else [key]
             yield "removal", columns, [[old[column] for column in columns] for old in removed]
-        for k, row in keyed.items():
+        for k, row in ((k, row) for k, row in keyed.items() if row is not before.get(k)):
             old = before.get(k, {})
             changed = [column for column, value in row.items() if column == key or old.get(column, ...) != value]
             if len(changed) > 1:
@@ -71,6 +78,8 @@ class Feed:
         if self.kind == "orderbooks":
             return self.ticker.book_rows()
         minutes, most = _MINUTES[self.terms.get("interval", "M1")], int(self.terms.get("quantity", "256"))
+        if self._told is not None:
+            most = 2
         return [
             {
                 "FROM": stamp(bar.begin_ms),
@@ -82,7 +91,7 @@ class Feed:
                 "VALUE": bar.value,
                 "VOLUME": bar.volume,
             }
-            for bar in self.ticker.candles(minutes, now_ms)[-most:]
+            for bar in self.ticker.candles(minutes, now_ms, most)
         ]
 
 

@@ -42,14 +42,16 @@ class Ticker:
     def __init__(self, listing: Listing, exchange: Exchange, seed: int, now_ms: int) -> None:
         self.listing, self.book = listing, exchange.books[listing.ticker]
         self._marks = exchange.marks
-        self.trades = 0
+        self.trades = self.version = 0  # the version grows with everything that happens
         self.volume, self.value = 0, Decimal(0)
         self.bars: list[Bar] = []
         self.dealt_ms = now_ms
         self.last = self.open = self.high = self.low = self.previous = listing.start
         self._earlier(random.Random(f"issplus bars {listing.ticker} {seed}"), now_ms)
         self.seen: deque[tuple[int, Row]] = deque(maxlen=_SEEN)
-        self.seen.append((now_ms - _EARLIER * MINUTE_MS, self.row(now_ms)))
+        begun_ms = now_ms - _EARLIER * MINUTE_MS
+        quotes = {"BID": listing.start - listing.tick, "OFFER": listing.start + listing.tick, "LAST": listing.start}
+        self.seen.append((begun_ms, {**self.row(now_ms), **quotes, "TIME": clock(begun_ms)}))
 
     def _earlier(self, chance: random.Random, now_ms: int) -> None:
         """Bars that lead to the opening price."""
@@ -126,10 +128,10 @@ class Ticker:
             for (letter, price), quantity in sorted(levels.items(), key=lambda level: level[0][1])
         ]
 
-    def candles(self, minutes: int, till_ms: int) -> list[Bar]:
-        """Bars of a length, from what there is of minutes that began before `till_ms`."""
+    def candles(self, minutes: int, till_ms: int, most: int = _MOST_BARS) -> list[Bar]:
+        """The last bars of a length, from what there is of minutes that began before `till_ms`."""
         made: list[Bar] = []
-        for bar in self.bars:
+        for bar in self.bars[-minutes * (most + 1) :]:
             if bar.begin_ms >= till_ms:
                 break
             length_ms = minutes * MINUTE_MS
@@ -140,7 +142,7 @@ class Ticker:
             whole = made[-1]
             whole.high, whole.low, whole.close = max(whole.high, bar.high), min(whole.low, bar.low), bar.close
             whole.value, whole.volume = whole.value + bar.value, whole.volume + bar.volume
-        return made
+        return made[-most:]
 
 
 def tickers_of(exchange: Exchange, seed: int, now_ms: int) -> Mapping[str, Ticker]:

@@ -136,13 +136,12 @@ class Session(Conversation):
     # ---- Time
 
     def tick(self, now_ms: int) -> Heard | None:
-        if self._connected_ms is None:
-            return None
         told = _Told()
-        for subscription in self._subscriptions.values():
-            self._pass(subscription, now_ms, told)
-        self._ask(now_ms, told)
-        self._settle(now_ms, told)
+        if self._connected_ms is not None:
+            for subscription in self._subscriptions.values():
+                self._pass(subscription, now_ms, told)
+        overdue, wrong = self._frames.settle()
+        self._take(overdue, wrong, now_ms, told)
         return Heard(said=told.said, frames=told.frames) if told.said or told.frames else None
 
     def _pass(self, subscription: _Subscription, now_ms: int, told: _Told) -> None:
@@ -223,14 +222,17 @@ class Session(Conversation):
     def hear(self, frame: bytes, now_ms: int) -> Heard:
         told = _Told()
         heard, wrong = self._frames.feed(frame) if frame else ([], "an empty message")
-        for one in heard:
-            self._hear(one, now_ms, told)
+        self._take(heard, wrong, now_ms, told)
+        return Heard(told.facts, told.channel, said=told.said, frames=told.frames)
+
+    def _take(self, frames: Sequence[StompFrame], wrong: str, now_ms: int, told: _Told) -> None:
+        for frame in frames:
+            self._hear(frame, now_ms, told)
         if wrong:
             told.tell(Notice.UNREADABLE, wrong)
         if self._connected_ms is not None:
             self._ask(now_ms, told)
             self._settle(now_ms, told)
-        return Heard(told.facts, told.channel, said=told.said, frames=told.frames)
 
     def _hear(self, frame: StompFrame, now_ms: int, told: _Told) -> None:
         match frame.command:
