@@ -421,7 +421,7 @@ class Engine:
             self.registry.accounts(),
             self.registry.connections(),
             self.registry.groups(),
-            self.registry.mandates(),
+            self.registry.mandates_in_force(),
         )
         return counter, changed
 
@@ -554,8 +554,8 @@ class Engine:
 
             async def ask(origin: Origin, rest: Rest, found: list[Instrument] = found) -> None:
                 for read in rest.instruments():
-                    page = await self.http.read(origin, read, priority=Priority.STATEMENT)
-                    found.extend(page.instruments)
+                    async for page in self.http.walk(origin, read, priority=Priority.STATEMENT):
+                        found.extend(page.instruments)
 
             await self._ask_place(place, "instruments", ask)
             for before, after in self.sync.catalogue(*place).add(found):
@@ -563,19 +563,21 @@ class Engine:
 
     async def _fresh_marks(self, plan: Plan) -> None:
         """Before sizing or a last look: prices that are old are asked for over HTTP."""
-        members = self.roster.members(plan.groups, plan.accounts)
-        limit_ms = self.rules.max_price_age_ms // 2
-        for place in {(a.venue, a.environment) for a in map(self.roster.account, members)}:
-            marks = [self.worths.mark(*place, leg.instrument) for leg in plan.legs]
-            if all(m is not None and self._clock.now_ms() - m.as_of_ms < limit_ms for m in marks):
-                continue
-            await self._read_marks(place)
+        groups = {*plan.groups, *(g for leg in plan.legs for g in leg.groups)}
+        named = {*plan.accounts, *(a for leg in plan.legs for a in leg.accounts)}
+        members = self.roster.members(sorted(groups), sorted(named))
+        limit_ms, names = self.rules.max_price_age_ms // 2, {leg.instrument for leg in plan.legs}
+        for place in sorted({(a.venue, a.environment) for a in map(self.roster.account, members)}):
+            listed = [name for name in names if self.sync.catalogue(*place).by_name(name) is not None]
+            marks = [self.worths.mark(*place, name) for name in listed]
+            if not all(m is not None and self._clock.now_ms() - m.as_of_ms < limit_ms for m in marks):
+                await self._read_marks(place)
 
     async def _read_marks(self, place: Place) -> None:
         async def ask(origin: Origin, rest: Rest) -> None:
             for read in rest.marks():
-                page = await self.http.read(origin, read, priority=Priority.RESOLVE)
-                self.sync.marks.take(*place, page.facts, self._clock.now_ms())
+                async for page in self.http.walk(origin, read, priority=Priority.RESOLVE):
+                    self.sync.marks.take(*place, page.facts, self._clock.now_ms())
 
         await self._ask_place(place, "marks", ask)
 

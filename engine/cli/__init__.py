@@ -25,7 +25,7 @@ COMMANDS = {
     ),
     "demo": (
         "demo",
-        "Show the main job: a simulated OKX, 20 accounts, one plan over all of them, gaps proven, a reconciliation.",
+        "Show the main job: simulated brokers and feeds, 30 accounts, one plan for all, gaps proven, a reconciliation.",
     ),
     "sim": (
         "sim",

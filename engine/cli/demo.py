@@ -1,4 +1,4 @@
-"""Does. `unisono demo`: the whole main job on loopback, with a simulated venue, in about a minute.
+"""Does. `unisono demo`: the whole main job on loopback, with simulated venues, in about a minute.
 
 Simulator and engine are processes of their own, as in real life; this one is their operator.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.live import Live
 from rich.panel import Panel
@@ -26,10 +27,14 @@ from engine.cli.exits import Exit
 from engine.cli.reconcile import write_report
 from engine.control.client import Control, ControlError, NoEngine
 from engine.core.runs import Verdict
+from engine.core.valuation import AccountWorth, Price, Worth
 from engine.ledger import gaps, questions, reader, runs
 from engine.reports.plans import preview_table, read_plan
 from engine.reports.tables import connections_table, gaps_table, orders_table
 from engine.reports.terminal import terminal
+from engine.reports.worth import nav_table, prices_table
+from engine.sim.server import playable
+from engine.venues import venues
 
 
 def _near(path: Path) -> str:
@@ -39,25 +44,23 @@ def _near(path: Path) -> str:
 
 
 _COMMAND = _near(Path(sys.executable).with_name("unisono"))
-_INSTRUMENT = "BTC/USDT:USDT"
-_SYMBOL = "BTC-USDT-SWAP"
 _CUT_S = 8.0
 
 
 def demo(
-    accounts: Annotated[int, typer.Option(min=6, max=200, help="How many demo accounts.")] = 20,
+    accounts: Annotated[int, typer.Option(min=6, max=200, help="How many demo accounts, over all brokers.")] = 30,
     seed: Annotated[int, typer.Option(help="The simulator's seed: the same seed gives the same market.")] = 7,
     stay: Annotated[bool, typer.Option("--stay", help="Stay up at the end, until Ctrl-C.")] = False,
     folder: Annotated[Path, typer.Option(help="Where the demo keeps its state; made anew.")] = Path("demo-state"),
 ) -> None:
-    """Show the main job: a simulated OKX, 20 accounts, one plan over all of them, gaps proven, a reconciliation.
+    """Show the main job: simulated brokers and feeds, 30 accounts, one plan for all, gaps proven, a reconciliation.
 
     Everything runs on this machine's loopback. Ends by itself with exit 0; with --stay it stays up to play with.
 
     [bold]Examples[/bold]
 
       unisono demo
-      unisono demo --stay --accounts 40
+      unisono demo --stay --accounts 60
     """
     began = time.monotonic()
     folder = folder.absolute()
@@ -70,15 +73,21 @@ def demo(
 
 def _show(folder: Path, accounts: int, seed: int, stay: bool, began: float) -> bool:
     demo_office.fresh_folder(folder)
-    with demo_office.simulator(folder, accounts, seed, venue="okx") as venue:
-        console.print(f"[green]●[/green] a simulated OKX is up at {venue.doors['rest']}")
-        config = demo_office.register(folder, {venue.name: venue.doors})
-        console.print(f"[green]●[/green] {accounts} accounts registered in a new registry, their keys sealed")
+    count = sum(1 for name in playable() if venues()[name].capabilities.trades)
+    with demo_office.simulators(folder, accounts // count, seed) as found:
+        brokers = [venue for venue in found.values() if venues()[venue.name].capabilities.trades]
+        feeds = [venue for venue in found.values() if venue not in brokers]
+        console.print(f"[green]●[/green] simulated: {_told(brokers)} with accounts; {_told(feeds)} with prices")
+        config = demo_office.register(folder, {name: venue.doors for name, venue in found.items()})
+        held = sum(len(venue.names) for venue in brokers)
+        console.print(f"[green]●[/green] {held} accounts registered in a new registry, their keys sealed")
         with demo_office.engine(folder, config) as (control, running):
             console.print(f"[green]●[/green] the engine is up (process {running.pid})")
-            _links_come_alive(control, accounts)
-            _plan(control, "Buy for everybody", method="equal", quantity=Decimal(4 * accounts), order_type="market")
-            _gaps(control, venue, config, accounts)
+            _links_come_alive(control, held)
+            _prices(control, brokers)
+            _plan(control, "Buy for everybody, at every broker", _legs(brokers, "market", "4"))
+            _worth(control)
+            _gaps(control, brokers, config)
             clean = _reconcile(control, config)
             console.print(
                 f"\n[green]●[/green] done in {time.monotonic() - began:.0f} s. Everything that happened is in "
@@ -86,8 +95,12 @@ def _show(folder: Path, accounts: int, seed: int, stay: bool, began: float) -> b
                 f"    {_COMMAND} --help\n    {_COMMAND} positions --config {_near(config)}"
             )
             if stay:
-                _stay(venue, config)
+                _stay(brokers[0], config)
     return clean
+
+
+def _told(some: Sequence[SimulatedVenue]) -> str:
+    return ", ".join(venues()[venue.name].title for venue in some) or "none"
 
 
 # ---- the acts
@@ -95,7 +108,7 @@ def _show(folder: Path, accounts: int, seed: int, stay: bool, began: float) -> b
 
 def _links_come_alive(control: Control, accounts: int) -> None:
     console.rule("Links come alive")
-    console.print("The venue lets three connections a second open, so twenty accounts take about seven seconds.")
+    console.print("Venues let a few connections a second open; each is read back before it counts as proven.")
 
     def whole() -> bool:
         return bool(control.get("/status")["proven"] >= accounts)
@@ -103,19 +116,46 @@ def _links_come_alive(control: Control, accounts: int) -> None:
     _watch(whole, lambda: connections_table(control.get("/connections")), 60.0, "not every account came alive")
 
 
-def _plan(
-    control: Control, title: str, *, method: str, quantity: Decimal, order_type: str, price: Decimal | None = None
-) -> str:
+def _prices(control: Control, brokers: Sequence[SimulatedVenue]) -> None:
+    console.rule("Prices, from brokers and feeds")
+    names = {venue.stage.instrument for venue in brokers}
+    found: list[Price] = []
+
+    def everywhere() -> bool:
+        found[:] = [p for p in msgspec.convert(control.get("/prices"), list[Price], strict=False) if _shown(p, names)]
+        return names <= {p.instrument for p in found}
+
+    _watch(everywhere, lambda: prices_table(found), 30.0, "an instrument has no price")
+
+
+def _shown(price: Price, names: Collection[str]) -> bool:
+    return price.instrument in names or not venues()[price.source].capabilities.trades
+
+
+def _legs(brokers: Sequence[SimulatedVenue], order_type: str, each: str, discount: Decimal | None = None) -> list[Any]:
+    """One leg for each instrument, for the accounts of the brokers that show it."""
+    legs = []
+    for instrument in dict.fromkeys(venue.stage.instrument for venue in brokers):
+        sharing = [venue for venue in brokers if venue.stage.instrument == instrument]
+        count = sum(len(venue.names) for venue in sharing)
+        price = None if discount is None else sharing[0].price * discount
+        legs.append(
+            {
+                "instrument": instrument,
+                "groups": [venue.name for venue in sharing],
+                "method": "equal",
+                "side": "buy",
+                "quantity": str(Decimal(each) * count),
+                "order_type": order_type,
+                "price": None if price is None else str(price.quantize(Decimal(1))),
+            }
+        )
+    return legs
+
+
+def _plan(control: Control, title: str, legs: Sequence[Any]) -> str:
     console.rule(title)
-    leg = {
-        "instrument": _INSTRUMENT,
-        "method": method,
-        "side": "buy",
-        "quantity": str(quantity),
-        "order_type": order_type,
-        "price": None if price is None else str(price),
-    }
-    plan = _asked(control, "/plans", {"title": title, "groups": ["everybody"], "legs": [leg], "by": "planner"})
+    plan = _asked(control, "/plans", {"title": title, "legs": list(legs), "by": "planner"})
     plan_id = str(plan["plan_id"])
     plan = _asked(control, f"/plans/{plan_id}/preview", {})
     console.print(preview_table(read_plan(plan)))
@@ -133,28 +173,38 @@ def _plan(
     filled, wanted = (Decimal(last[name]).normalize() for name in ("filled_quantity", "quantity"))
     console.print(
         f"{last['acknowledged']} of {last['total']} orders acknowledged in {(time.monotonic() - began) * 1000:.0f} ms; "
-        f"filled {filled:f} of {wanted:f} contracts, {last['unknown']} unknown"
+        f"filled {filled:f} of {wanted:f} contracts and lots, {last['unknown']} unknown"
     )
     if last["acknowledged"] != last["total"]:
         fail(f"not every order of plan {plan_id} was acknowledged; look with: unisono plan show {plan_id}")
     return plan_id
 
 
-def _gaps(control: Control, venue: SimulatedVenue, config: Path, accounts: int) -> None:
-    price = Decimal(str(venue.post("/market", {})[_SYMBOL]))
-    resting = (price * Decimal("0.99")).quantize(Decimal(1))
-    _plan(control, "Resting orders", method="equal", quantity=Decimal(accounts), order_type="limit", price=resting)
-    console.rule("Five accounts lose their network")
-    cut = venue.names[:5]
-    venue.post("/faults", {"kind": "cut", "accounts": cut, "seconds": _CUT_S})
-    venue.post("/market", {"instrument": _SYMBOL, "price": str((price * Decimal("0.98")).quantize(Decimal(1)))})
-    venue.post(
-        "/orders",
-        {"account": cut[0], "instrument": _SYMBOL, "side": "buy", "type": "market", "quantity": "2"},
-    )
+def _worth(control: Control) -> None:
+    console.rule("What everybody is worth, in roubles")
+    told = control.get("/nav?currency=RUB")
+    worths = msgspec.convert(told["accounts"], list[AccountWorth], strict=False)
+    console.print(nav_table(worths, msgspec.convert(told["together"], Worth, strict=False)))
+
+
+def _gaps(control: Control, brokers: Sequence[SimulatedVenue], config: Path) -> None:
+    _plan(control, "Resting orders", _legs(brokers, "limit", "1", discount=Decimal("0.99")))
+    console.rule("Accounts at every broker lose their network")
+    cut: list[str] = []
+    for venue in brokers:
+        lost = venue.names[: 5 if venue is brokers[0] else 2]
+        venue.post("/faults", {"kind": "cut", "accounts": lost, "seconds": _CUT_S})
+        cut += lost
+    for venue in brokers:
+        low = (venue.price * Decimal("0.98")).quantize(Decimal(1))
+        venue.post("/market", {"instrument": venue.stage.instrument, "price": str(low)})
+    elsewhere = {
+        "account": cut[0], "instrument": brokers[0].stage.instrument, "side": "buy", "type": "market", "quantity": "2",
+    }  # fmt: skip
+    brokers[0].post("/orders", elsewhere)
     console.print(
         f"{', '.join(cut)} are cut off. Meanwhile the price falls through every resting order, and the owner of "
-        f"{cut[0]} buys two contracts in the venue's own page."
+        f"{cut[0]} buys a little in the venue's own page."
     )
     url = read_config(config).database.url
     began_ms = time.time_ns() // 1_000_000 - 1000
@@ -167,10 +217,10 @@ def _gaps(control: Control, venue: SimulatedVenue, config: Path, accounts: int) 
 
     _watch(proven, lambda: gaps_table(seen), 60.0, "the gaps were not proven")
     with reader(url) as conn:
-        elsewhere = [o for o in questions.orders(conn, cut[0]) if o.external]
+        found = [o for o in questions.orders(conn, cut[0]) if o.external]
     console.print(f"What {cut[0]} did elsewhere was read back as well, and is marked as not ours:")
-    console.print(orders_table(elsewhere))
-    if not elsewhere:
+    console.print(orders_table(found))
+    if not found:
         fail(f"the order that {cut[0]} placed elsewhere was not found", Exit.FINDINGS)
 
 

@@ -49,6 +49,12 @@ class SimulatedVenue:
     def names(self) -> list[str]:
         return [entry.name for entry in self.stage.entries(self.doors)]
 
+    @property
+    def price(self) -> Decimal:
+        """What the instrument of its stage costs there now."""
+        told = self.post("/market", {"instrument": self.stage.instrument})
+        return Decimal(str(told["price"]))
+
     def close(self) -> None:
         self._http.close()
 
@@ -163,9 +169,8 @@ def register(
             }
             traders = {name: ids for name, ids in members.items() if venues()[name].capabilities.trades}
             _group(registry, "everybody", "All demo accounts", [i for ids in traders.values() for i in ids])
-            if len(traders) > 1:
-                for name, ids in traders.items():
-                    _group(registry, name, f"Those at {venues()[name].title}", ids)
+            for name, ids in traders.items():
+                _group(registry, name, f"Those at {venues()[name].title}", ids)
     return config
 
 

@@ -232,17 +232,21 @@ class Running:
 
     async def _post_market(self, request: ControlRequest) -> ControlResponse:
         asked, market = dict(await request.json()), self.world.market
+        front = self.world.front
         if "paused" in asked:
             market.paused = bool(asked["paused"])
         if "price" in asked or "move_percent" in asked:
-            symbol = self.world.front.symbol(str(asked["instrument"]))
+            symbol = front.symbol(str(asked["instrument"]))
             if "price" in asked:
                 market.move_to(symbol, Decimal(str(asked["price"])))
             else:
                 market.move_by(symbol, Decimal(str(asked["move_percent"])))
-        self.world.front.settle(self.now_ms())
+        front.settle(self.now_ms())
         self.flush()
-        return _json({symbol: str(price) for symbol, price in self.world.front.exchange.marks.items()})
+        told = {symbol: str(price) for symbol, price in front.exchange.marks.items()}
+        if "instrument" in asked:
+            told["price"] = told[front.symbol(str(asked["instrument"]))]
+        return _json(told)
 
     async def _post_transfer(self, request: ControlRequest) -> ControlResponse:
         asked = dict(await request.json())
