@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,10 @@ class Network:
     errors: list[str] = field(default_factory=list)
 
     def freeze(self) -> None:
-        os.kill(self.office.venue.pid, signal.SIGSTOP)
+        pid = self.office.venue.pid
+        os.kill(pid, signal.SIGSTOP)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+        self.streams.happened["frozen"] += state == "T"
 
     def thaw(self) -> None:
         os.kill(self.office.venue.pid, signal.SIGCONT)
@@ -109,7 +113,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 @pytest.mark.timeout(240)
 def test_every_fault_really_happened(network: Network) -> None:
-    for kind in ("latency", "cut", "reset", "truncated", "half-open", "drip"):
+    print("what really happened:", dict(network.streams.happened), "over HTTP:", dict(network.rest.happened))
+    for kind in ("latency", "cut", "reset", "truncated", "half-open", "drip", "frozen"):
         assert network.streams.happened[kind], kind
     assert network.rest.happened["truncated"]
 
