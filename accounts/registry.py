@@ -34,6 +34,7 @@ from accounts.model import (
     ModelLine,
     Trading,
     Weight,
+    tightest,
 )
 from accounts.tables import (
     AccountRow,
@@ -207,6 +208,22 @@ class Registry:
         """Those that were set; an account without one has no limits."""
         with self._reads() as session:
             return [mandate_of(r) for r in session.exec(select(MandateRow).order_by(col(MandateRow.account_id)))]
+
+    def mandates_in_force(self) -> list[Mandate]:
+        """Of each account that has any limit what its own mandate and those of its groups allow together."""
+        with self._reads():
+            own = {m.account_id: [m] for m in self.mandates()}
+            of_groups = {m.group_id: m for m in self.group_mandates()}
+            for group in self.groups():
+                if (mandate := of_groups.get(group.group_id)) is not None:
+                    for weight in group.weights:
+                        own.setdefault(weight.account_id, []).append(mandate)
+        found = {account_id: tightest(mandates) for account_id, mandates in sorted(own.items())}
+        return [
+            msgspec.structs.replace(one, account_id=account_id, group_id="")
+            for account_id, one in found.items()
+            if one is not None
+        ]
 
     def group_mandates(self) -> list[Mandate]:
         """Those that were set for groups."""

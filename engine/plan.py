@@ -15,30 +15,47 @@ from typing import Protocol
 
 import msgspec
 
-from accounts.model import Account
+from accounts.model import Account, Model, Trading
 from engine.config import Plans
-from engine.core.drafts import Draft, PlanRefused, drafted
+from engine.core.drafts import Draft, PlanRefused, drafted, members
 from engine.core.instruments import Instrument
 from engine.core.limits import (
+    REASONS,
     Code,
     Rules,
     against_price,
     deny,
     drifted,
     duplicates,
+    opened,
     plain,
+    set_aside,
     stamp,
     standing,
     unpriced,
     usable,
 )
+from engine.core.models import Rebalance, basket, drifts, group_drifts, subject
 from engine.core.orders import order_uuid
-from engine.core.plans import PLAN_STEPS, Approval, Child, Denial, Plan, PlanState, PreviewRow
+from engine.core.plans import (
+    PLAN_STEPS,
+    Approval,
+    Child,
+    Denial,
+    Leg,
+    Method,
+    Override,
+    Plan,
+    PlanState,
+    PreviewRow,
+)
 from engine.core.preview import AccountsView, MarketView, place_key, preview
 from engine.core.venue import Venue
 from scheduler.clock import Clock
 
 _ZERO = Decimal(0)
+_LONGEST_OVERRIDE_MINUTES = 24 * 60
+_ANY_LEG = Leg(instrument="", method=Method.EQUAL)
 replace = msgspec.structs.replace
 
 
@@ -94,7 +111,7 @@ def approve(plan: Plan, by: str, accounts: AccountsView, market: MarketView, rul
         if (view := accounts.view(row.account_id)) is None:
             complaints[f"account {row.account_id} is not under management any more; preview again"] = None
             continue
-        for denial in markets.against(row, view.account):
+        for denial in (*markets.against(row, view.account), *_overrides_over(plan, row, now_ms)):
             complaints[f"{row.instrument}: {denial.text}; preview again"] = None
     notional = sum((row.notional for row in part), _ZERO)
     if by == plan.created_by and 0 < rules.four_eyes_notional < notional:
@@ -186,9 +203,29 @@ def recheck(
         found = for_all + standing(view) + markets.against(row, view.account)
         if recent := view.recent_orders(row.instrument):
             found += tuple(duplicates(recent, plan.plan_id, row.side, row.quantity, rules, now_ms))
+        if view.account.trading is Trading.REDUCING and (more := opened(row.held_before, row.held_after)):
+            found += (deny(Code.ACCOUNT_REDUCING, opened=more),)
+        if plan.overrides:
+            found, _ = set_aside(found, plan.overrides, row.account_id, now_ms)
+            found += _overrides_over(plan, row, now_ms)
         if found:
             denied[row.account_id, row.leg] = found
     return denied
+
+
+def _overrides_over(plan: Plan, row: PreviewRow, now_ms: int) -> tuple[Denial, ...]:
+    """The row takes part because denials were set aside: those whose overrides have ended since."""
+    _, aside = set_aside(row.overridden, plan.overrides, row.account_id, now_ms)
+    found = tuple[Denial, ...]()
+    for denial in row.overridden:
+        if denial not in aside:
+            last = max(
+                (o for o in plan.overrides if o.code == denial.code and o.account_id in ("", row.account_id)),
+                key=lambda o: o.expires_at_ms,
+            )
+            ended = stamp(last.expires_at_ms)
+            found += (deny(Code.OVERRIDE_EXPIRED, denial=denial.code, by=last.by, ended=ended),)
+    return found
 
 
 def recheck_attempt(
@@ -283,7 +320,7 @@ class Planner:
         plan = drafted(
             draft,
             self._accounts.group,
-            lambda account_id: self._accounts.view(account_id) is not None,
+            self._known,
             self._rules,
             plan_id=new_plan_id(now_ms, self._rng),
             now_ms=now_ms,
@@ -300,6 +337,57 @@ class Planner:
         plan = await self._live(plan_id, PlanState.PREVIEWED)
         shown = preview(plan, self._accounts, self._market, self._rules, self._clock.now_ms())
         return await self._save(replace(plan, state=PlanState.PREVIEWED, preview=shown), was=plan.state)
+
+    def rebalance(self, model: Model, groups: Sequence[str], accounts: Sequence[str], currency: str) -> Rebalance:
+        """How far these accounts are from the model now. Raises PlanRefused."""
+        named = members(tuple(groups), tuple(accounts), (_ANY_LEG,), self._accounts.group, self._known)
+        subjects = [
+            subject(model, account_id, self._accounts.view(account_id), self._market, currency)
+            for account_id in named[0]
+        ]
+        found = tuple(drift for one in subjects for drift in drifts(model, one))
+        together = group_drifts(model, subjects, found)
+        return Rebalance(model=model, currency=currency, drifts=found, together=together)
+
+    async def propose(self, found: Rebalance, by: str) -> Plan:
+        """One basket that brings the accounts back, in DRAFT. Raises PlanRefused where there is nothing to do."""
+        draft = basket(found.model, found.drifts, by)
+        if draft is None:
+            raise PlanRefused(f"there is nothing to do: no line of {found.model.model_id} is off that can be traded")
+        return await self.draft(draft)
+
+    def _known(self, account_id: str) -> bool:
+        return self._accounts.view(account_id) is not None
+
+    async def override(self, plan_id: str, code: str, account_id: str, *, by: str, why: str, minutes: int) -> Plan:
+        """Set a denial of the preview aside, for one account or ("") for all, and preview again. Raises PlanRefused."""
+        plan, now_ms = await self._live(plan_id, PlanState.PREVIEWED), self._clock.now_ms()
+        complaints = list[str]()
+        if not by:
+            complaints.append("an override needs the name of a person")
+        if not why.strip():
+            complaints.append("an override needs a reason")
+        if not 1 <= minutes <= _LONGEST_OVERRIDE_MINUTES:
+            complaints.append(f"an override lasts 1 to {_LONGEST_OVERRIDE_MINUTES} minutes, not {minutes}")
+        if code not in set(Code):
+            complaints.append(f"there is no denial {code}")
+        elif not REASONS[Code(code)].overridable:
+            complaints.append(f"{code} is not for anybody to set aside")
+        elif not any(
+            denial.code == code and account_id in ("", row.account_id)
+            for row in (plan.preview.rows if plan.preview is not None else ())
+            for denial in (*row.denials, *row.overridden)
+        ):
+            whom = f" of {account_id}" if account_id else ""
+            complaints.append(f"the preview of plan {plan_id} shows no {code}{whom}")
+        if complaints:
+            raise PlanRefused(*complaints)
+        given = Override(
+            code=code, account_id=account_id, by=by, why=why, at_ms=now_ms, expires_at_ms=now_ms + minutes * 60_000
+        )
+        overridden = replace(plan, overrides=(*plan.overrides, given))
+        shown = preview(overridden, self._accounts, self._market, self._rules, now_ms)
+        return await self._save(replace(overridden, state=PlanState.PREVIEWED, preview=shown), was=plan.state)
 
     async def approve(self, plan_id: str, by: str) -> tuple[Plan, list[Child]]:
         """The approved plan and its children, kept in one commit. Raises PlanRefused."""

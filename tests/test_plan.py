@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from accounts.model import AccountState
+from accounts.model import AccountState, Group, Mandate, Model, ModelLine, Trading, Weight
 from engine.config import Plans
 from engine.core.drafts import Draft, PlanRefused
 from engine.core.facts import Side
@@ -20,7 +20,7 @@ from engine.core.orders import OrderType, order_uuid
 from engine.core.plans import Leg, Method, Plan, PlanState
 from engine.plan import Planner, children, new_plan_id, recheck, rules_of, statement_hash
 from tests.fakes import FakeClock
-from tests.plan_world import BTC, NOW_MS, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket, MemoryPlans
+from tests.plan_world import BTC, NOW_MS, OTHER, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket, MemoryPlans
 
 D = Decimal
 pytestmark = pytest.mark.anyio
@@ -38,14 +38,14 @@ class World:
             accounts=self.accounts,
             market=self.market,
             store=self.store,
-            venues={VENUE.name: VENUE},
+            venues={VENUE.name: VENUE, OTHER.name: OTHER},
             rules=rules,
             clock=self.clock,
             rng=Random(1),
         )
 
-    async def drafted(self, *legs: Leg) -> Plan:
-        return await self.planner.draft(Draft(groups=("all",), legs=legs or (LEG,), by="ann"))
+    async def drafted(self, *legs: Leg, **choices: Any) -> Plan:
+        return await self.planner.draft(Draft(groups=("all",), legs=legs or (LEG,), by="ann", **choices))
 
     async def previewed(self, *legs: Leg) -> Plan:
         return await self.planner.preview((await self.drafted(*legs)).plan_id)
@@ -317,3 +317,165 @@ def test_the_offices_limits_are_read_without_losing_a_digit() -> None:
     rules = rules_of(Plans(max_drift_percent=0.1, four_eyes_notional=1234567.89))
     assert (rules.max_drift_percent, rules.four_eyes_notional) == (D("0.1"), D("1234567.89"))
     assert (rules.expiry_ms, rules.max_price_age_ms, rules.duplicate_window_ms) == (1_800_000, 30_000, 60_000)
+
+
+# ---- Overrides: by name, with a reason, until a time
+
+
+def limited(**changes: Any) -> World:
+    """a0 may not have orders as large as its share."""
+    mandate = Mandate(account_id="a0", max_order_notional=D(4000))
+    return World(FakeAccount("a0", mandate=mandate), *(FakeAccount(f"a{n}") for n in range(1, 6)), **changes)
+
+
+async def test_a_denial_is_set_aside_by_name_with_a_reason_and_until_a_time() -> None:
+    world = limited()
+    plan = await world.previewed()
+    assert [row.account_id for row in plan.preview.rows if row.denials] == ["a0"]  # type: ignore[union-attr]
+    plan = await world.planner.override(plan.plan_id, "order_notional", "a0", by="bob", why="letter", minutes=5)
+    assert plan.preview is not None
+    assert all(row.takes_part for row in plan.preview.rows)
+    [kept] = (await world.stored(plan)).overrides
+    assert (kept.code, kept.by, kept.why, kept.expires_at_ms) == ("order_notional", "bob", "letter", NOW_MS + 300_000)
+    approved, children = await world.planner.approve(plan.plan_id, "bob")
+    assert len(children) == 6
+    assert world.denied(approved) == {}
+    for name in (BTC, SWAP):
+        world.market.say(name, "50000", NOW_MS + 300_000)
+    await world.clock.advance(300)
+    assert world.denied(approved) == {"a0": ["override_expired"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"code": "off_tick"}, "off_tick is not for anybody to set aside"),
+        ({"code": "kill_switch"}, "kill_switch is not for anybody to set aside"),
+        ({"code": "fate"}, "there is no denial fate"),
+        ({"code": "price_collar"}, "shows no price_collar of a0"),
+        ({"account_id": "a1"}, "shows no order_notional of a1"),
+        ({"by": ""}, "an override needs the name of a person"),
+        ({"why": " "}, "an override needs a reason"),
+        ({"minutes": 0}, "an override lasts 1 to 1440 minutes, not 0"),
+    ],
+)
+async def test_an_override_that_is_not_one_changes_nothing(changes: dict[str, Any], complaint: str) -> None:
+    world = limited()
+    plan = await world.previewed()
+    asked = {"code": "order_notional", "account_id": "a0", "by": "bob", "why": "letter", "minutes": 5, **changes}
+    with pytest.raises(PlanRefused, match=complaint):
+        await world.planner.override(plan.plan_id, asked.pop("code"), asked.pop("account_id"), **asked)
+    assert await world.stored(plan) == plan
+
+
+async def test_an_account_that_came_to_only_reduce_opens_nothing_any_more() -> None:
+    world = World()
+    plan = await world.approved()
+    account = world.accounts.accounts["a1"]
+    account.account = msgspec.structs.replace(account.account, trading=Trading.REDUCING)
+    assert world.denied(plan) == {"a1": ["account_reducing"]}
+
+
+# ---- Models
+
+
+HALF = Model(model_id="half", name="Half", cash=D(50), lines=(ModelLine(instrument=BTC, weight=D(50), band=D(5)),))
+
+
+async def test_a_rebalance_is_one_basket_for_who_is_off() -> None:
+    world = World(
+        FakeAccount("a0", positions={BTC: {"net": D("0.9")}}),  # 45 %: within its band
+        FakeAccount("a1", positions={BTC: {"net": D("2")}}, cash={"USDT": D(0), "BTC": D(2)}),
+        FakeAccount("a2"),
+    )
+    found = world.planner.rebalance(HALF, ["all"], [], "USDT")
+    assert {drift.account_id: drift.quantity for drift in found.drifts} == {"a0": 0, "a1": -1, "a2": 1}
+    plan = await world.planner.propose(found, "ann")
+    assert [(leg.side, dict(leg.units)) for leg in plan.legs] == [(Side.SELL, {"a1": D(1)}), (Side.BUY, {"a2": D(1)})]
+    shown = (await world.planner.preview(plan.plan_id)).preview
+    assert shown is not None
+    assert all(row.takes_part for row in shown.rows)
+
+
+async def test_a_rebalance_without_need_drafts_nothing() -> None:
+    world = World(FakeAccount("a0", positions={BTC: {"net": D(1)}}))
+    found = world.planner.rebalance(HALF, ["all"], [], "USDT")
+    with pytest.raises(PlanRefused, match="there is nothing to do"):
+        await world.planner.propose(found, "ann")
+    assert world.store.plans == {}
+
+
+# ---- Bad input: refused, named, and nothing changed
+
+
+def groups_that_share(world: World) -> None:
+    world.accounts.groups["more"] = Group(group_id="more", name="", weights=(Weight("a1", D(1)),))
+
+
+@pytest.mark.parametrize(
+    ("draft", "spoil", "complaint"),
+    [
+        (
+            {"groups": ("all", "more")},
+            groups_that_share,
+            "account a1 is in the plan twice: by group all and by group more",
+        ),
+        ({"groups": ("all",), "accounts": ("a1",)}, None, "account a1 is in the plan twice: by group all and by name"),
+        ({"groups": ("none",)}, None, "there is no group none"),
+        ({"accounts": ("x",)}, None, "there is no account x under management"),
+    ],
+)
+async def test_a_draft_whose_members_are_not_clear_is_not_kept(draft: Any, spoil: Any, complaint: str) -> None:
+    world = World()
+    if spoil is not None:
+        spoil(world)
+    with pytest.raises(PlanRefused, match=complaint):
+        await world.planner.draft(Draft(legs=(LEG,), by="ann", **draft))
+    assert world.store.plans == {}
+
+
+def without_prices(world: World) -> None:
+    world.market.references[SWAP] = None
+
+
+def by(method: Method, **fields: Any) -> Leg:
+    return Leg(instrument=SWAP, method=method, side=Side.BUY, order_type=OrderType.MARKET, **fields)
+
+
+@pytest.mark.parametrize(
+    ("account", "leg", "spoil", "codes"),
+    [
+        ({}, by(Method.PERCENT, quantity=D(60)), None, {"weight_sum"}),  # six times 1
+        ({"nav_value": D(0)}, by(Method.NAV, quantity=D(60)), None, {"split_nav"}),
+        ({"nav_value": D(-5)}, by(Method.NAV_PERCENT, percent=D(1)), None, {"no_nav"}),
+        ({"nav_value": None}, by(Method.NAV_PERCENT, percent=D(1)), None, {"no_nav"}),
+        ({}, LEG, without_prices, {"no_price"}),
+    ],
+)
+async def test_what_cannot_be_sized_is_denied_in_the_preview_and_never_approved(
+    account: Any, leg: Leg, spoil: Any, codes: set[str]
+) -> None:
+    world = World(*(FakeAccount(f"a{n}", **account) for n in range(6)))
+    if spoil is not None:
+        spoil(world)
+    plan = await world.previewed(leg)
+    assert plan.preview is not None
+    assert {denial.code for row in plan.preview.rows for denial in row.denials} == codes
+    with pytest.raises(PlanRefused, match="no account takes part"):
+        await world.planner.approve(plan.plan_id, "bob")
+    assert (await world.stored(plan)).state is PlanState.PREVIEWED
+
+
+async def test_a_stop_and_what_an_iceberg_shows_reach_the_orders() -> None:
+    world = World(*(FakeAccount(f"a{n}", venue="other") for n in range(2)))
+    leg = by(Method.EQUAL, quantity=D(6))
+    stop = msgspec.structs.replace(leg, order_type=OrderType.STOP, trigger_price=D(51_000))
+    plan = await world.previewed(stop)
+    _, orders = await world.planner.approve(plan.plan_id, "bob")
+    assert {(c.order_type, c.trigger_price, c.visible_quantity) for c in orders} == {(OrderType.STOP, D(51_000), None)}
+    iceberg = msgspec.structs.replace(leg, order_type=OrderType.LIMIT, price=D(50_000), visible_quantity=D(2))
+    _, orders = await world.planner.approve((await world.previewed(iceberg)).plan_id, "bob")
+    assert {c.visible_quantity for c in orders} == {D(2)}
+    small = msgspec.structs.replace(iceberg, visible_quantity=D(3))
+    _, orders = await world.planner.approve((await world.previewed(small)).plan_id, "bob")
+    assert {c.visible_quantity for c in orders} == {None}, "an order that shows all of itself is no iceberg"

@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from accounts.model import Model
 from engine.backfill import Backfill
 from engine.children import Children
 from engine.control.server import Rejected
 from engine.core.drafts import PlanRefused, read_draft
+from engine.core.models import Rebalance, looked_at
 from engine.core.orders import CancelState
 from engine.core.plans import Plan
 from engine.core.runs import Run, RunKind
@@ -281,6 +283,36 @@ class ControlOffice:
         with_marks = await self._plan(plan_id)
         await self._fresh_marks(with_marks)
         return await self._asked(self._planner.preview, lambda: (plan_id,))
+
+    async def rebalance(self, model: Any, groups: list[str], accounts: list[str], *, currency: str, by: str) -> Any:
+        """How far these accounts are from the model; with a name in `by`, the basket is drafted under it, too."""
+        try:
+            wanted = msgspec.convert(model, Model, strict=False)
+        except msgspec.ValidationError as error:
+            raise Rejected(f"the model cannot be read: {error}; nothing was done") from None
+        try:
+            await self._fresh_marks(looked_at(wanted, tuple(groups), tuple(accounts), self._clock.now_ms()))
+        except UnknownAccount as error:
+            raise Rejected(f"{error}; nothing was done") from None
+
+        async def rebalance() -> Rebalance:
+            found = self._planner.rebalance(wanted, groups, accounts, currency)
+            if not by:
+                return found
+            plan = await self._planner.propose(found, by)
+            return msgspec.structs.replace(found, plan_id=plan.plan_id)
+
+        return await self._asked(rebalance, tuple)
+
+    async def override_plan(self, plan_id: str, code: str, account_id: str, *, by: str, why: str, minutes: int) -> Any:
+        await self._fresh_marks(await self._plan(plan_id))
+
+        async def override() -> Plan:
+            return await self._planner.override(plan_id, code, account_id, by=by, why=why, minutes=minutes)
+
+        plan = await self._asked(override, tuple)
+        await self._record(by, "plan override", plan_id, f"{code} of {account_id or 'all'}, {minutes} min: {why}")
+        return plan
 
     async def approve_plan(self, plan_id: str, by: str) -> Any:
         plan, _ = await self._asked(self._planner.approve, lambda: (plan_id, by))

@@ -37,6 +37,10 @@ class Office(Protocol):
     async def cancel_plan(self, plan_id: str, by: str) -> Any: ...
     async def amend_plan(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None, by: str) -> Any: ...
     async def discard_plan(self, plan_id: str, by: str) -> Any: ...
+    async def override_plan(
+        self, plan_id: str, code: str, account_id: str, *, by: str, why: str, minutes: int
+    ) -> Any: ...
+    async def rebalance(self, model: Any, groups: list[str], accounts: list[str], *, currency: str, by: str) -> Any: ...
     async def backfill(self, accounts: list[str]) -> Any: ...
     def reconcile(self, accounts: list[str], kind: str) -> AsyncIterator[Any]: ...
     async def kill_on(self, scope: str, by: str, why: str) -> Any: ...
@@ -95,6 +99,30 @@ def application(office: Office) -> Starlette:
     async def post_discard(request: Request) -> Any:
         return await office.discard_plan(request.path_params["plan_id"], _text(await _body(request), "by"))
 
+    async def post_override(request: Request) -> Any:
+        body = await _body(request)
+        minutes = body.get("minutes")
+        if not isinstance(minutes, int) or isinstance(minutes, bool):
+            raise Rejected("minutes must be a whole number; nothing was done")
+        return await office.override_plan(
+            request.path_params["plan_id"],
+            _text(body, "code"),
+            str(body.get("account_id", "")),
+            by=_text(body, "by"),
+            why=_text(body, "why"),
+            minutes=minutes,
+        )
+
+    async def post_rebalance(request: Request) -> Any:
+        body = await _body(request)
+        return await office.rebalance(
+            body.get("model"),
+            _texts(body, "groups"),
+            _texts(body, "accounts"),
+            currency=_text(body, "currency"),
+            by=str(body.get("by", "")),
+        )
+
     async def post_backfill(request: Request) -> Any:
         return await office.backfill(_texts(await _body(request), "accounts"))
 
@@ -145,6 +173,8 @@ def application(office: Office) -> Starlette:
             post("/plans/{plan_id}/cancel", post_cancel),
             post("/plans/{plan_id}/amend", post_amend),
             post("/plans/{plan_id}/discard", post_discard),
+            post("/plans/{plan_id}/override", post_override),
+            post("/rebalance", post_rebalance),
             post("/backfill", post_backfill),
             post("/reconcile", post_reconcile),
             get("/kill", get_kill),
