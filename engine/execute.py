@@ -408,6 +408,8 @@ class Executor:
             order_type=child.order_type,
             quantity=child.quantity,
             price=child.price,
+            trigger_price=child.trigger_price,
+            visible_quantity=child.visible_quantity,
             reduce_only=child.reduce_only,
             margin_mode=self._roster.margin_mode(child.account_id, instrument),
             expires_at_ms=child.send_by_ms,
