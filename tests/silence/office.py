@@ -14,14 +14,15 @@ import anyio
 import msgspec
 import structlog
 
+from engine.core.instruments import Instrument, InstrumentKind
 from engine.links import Link
-from engine.venues.okx.front_rules import LISTINGS
-from engine.venues.okx.symbols import name_of
 from tests.simulation.loop import VirtualClock, VirtualLoop
-from tests.simulation.run import Simulation
+from tests.simulation.run import Course, Simulation
 from tests.simulation.trace import Trace
 
 _LOOK_S = 0.05
+_SHARE = Decimal("0.01")  # of a price level's depth
+_SETTINGS = '[log]\nlevel = "error"\n[raw]\nkeep = false\n'  # when history is cross-checked: as everywhere
 _LIMIT_S = 120.0  # not seen by then: told as this long
 _PHASES_S = 75.0  # the pulse's beat and a quiet link's pings come round within it
 
@@ -38,7 +39,8 @@ class Office(Simulation):
     """The simulated office, less its people and its misfortune: each account's line falls silent, each in its turn."""
 
     def __init__(self, seed: int, accounts: int, folder: Path) -> None:
-        super().__init__(seed, hours=0, accounts=accounts, folder=folder, watched="", verbose=False)
+        course = Course(seed=seed, hours=0, accounts=accounts, actors=lambda _: [], settings=_SETTINGS, replay="")
+        super().__init__(course, folder, watched="", verbose=False)
         self._phases = random.Random(f"silence {seed}")
         self.found = Found()
 
@@ -101,16 +103,19 @@ class Office(Simulation):
     async def _place_orders(self) -> None:
         """One order of each account that stays at work: such accounts are looked after every minute."""
         assert self.engine is not None
-        listing = next(one for one in LISTINGS if not one.spot)
-        price = self.front.exchange.marks[listing.inst_id] * Decimal("0.97") // listing.tick * listing.tick
-        leg = {"instrument": name_of(listing.inst_id), "method": "equal", "side": "buy", "order_type": "limit"}
-        leg |= {"price": str(price), "quantity": str(listing.smallest * len(self.names))}
+        one = self._traded()
+        price = self.mark(one) * Decimal("0.97") // one.price_tick * one.price_tick
+        leg = {"instrument": one.name, "method": "equal", "side": "buy", "order_type": "limit", "price": str(price)}
+        leg |= {"quantity": str(self.quantity(one, _SHARE) * len(self.names))}
         office = self.engine.office
         plan = await office.draft_plan({"title": "silence", "accounts": self.names, "legs": [leg], "by": "planner"})
         await office.preview_plan(plan.plan_id)
         await office.approve_plan(plan.plan_id, "approver")
         await office.execute_plan(plan.plan_id, "operator")
         await self._until(lambda: len(self._working()) == len(self.names), 60.0, "not every order is at work")
+
+    def _traded(self) -> Instrument:
+        return next(one for one in self.instruments() if one.kind is not InstrumentKind.SPOT)
 
     def _working(self) -> list[Any]:
         assert self.engine is not None
@@ -120,10 +125,9 @@ class Office(Simulation):
         assert self.engine is not None
         await anyio.sleep(self._phases.uniform(0, _PHASES_S))
         self.world.trouble("silence", [name], {"seconds": 2 * _LIMIT_S}, self.clock.true_ms())
-        listing = LISTINGS[number % len(LISTINGS)]
-        order = {"instrument": listing.inst_id, "side": "buy", "quantity": str(listing.smallest)}
-        told = self.front.place_elsewhere(name, order, self.clock.true_ms())
-        assert told.get("sCode") == "0", told
+        one = self._traded()
+        order = {"instrument": one.name, "side": "buy", "quantity": str(self.quantity(one, _SHARE))}
+        self.front.place_elsewhere(name, order, self.clock.true_ms())
         self.network.flush()
         began_s, link = self.loop.now_s, self._link(name)
         await self._seen(lambda: not link.live)
