@@ -34,7 +34,8 @@ from engine.core.venue import Heard, Login, Notice, Priority, Reply, Rest, Said,
 from engine.execute import Executor
 from engine.further import Further
 from engine.kill import KillSwitch
-from engine.ledger import Ledger, Writer, books, quarantine
+from engine.ledger import Ledger, LedgerFull, Writer, books, quarantine
+from engine.ledger import instruments as listings
 from engine.links import Links, LinkView, Phase
 from engine.notify import Notifier
 from engine.plan import Planner, recheck, recheck_attempt, rules_of
@@ -281,6 +282,9 @@ class Engine:
             async with anyio.create_task_group() as group:
                 self._group = group
                 self._known_changes, _ = self._fill_roster()
+                with self.ledger.read() as conn:
+                    for place, known in listings.load(conn).items():
+                        self.sync.catalogue(*place).add(known)
                 for account in self.roster.active():
                     self._enter(account)
                     self.backfill.was_away(account.account_id)
@@ -483,7 +487,7 @@ class Engine:
             elif connection.listener is Listener.ACCOUNT:
                 self.sync.hear(connection.listener_id, heard.facts, received_at_ms, connection.connection_key)
         if heard.instruments:
-            self.sync.catalogue(connection.venue, connection.environment).add(heard.instruments)
+            self._listed((connection.venue, connection.environment), heard.instruments)
 
     def on_reply(self, connection: Connection, reply: Reply) -> None:
         self.executor.on_reply(connection, reply)
@@ -529,21 +533,22 @@ class Engine:
 
     # ---- what is common to all accounts of a venue
 
-    async def _ask_place(self, place: Place, what: str, ask: Callable[[Origin, Rest], Awaitable[None]]) -> None:
-        """Under each address of the place until one answers."""
+    async def _ask_place(self, place: Place, what: str, ask: Callable[[Origin, Rest], Awaitable[None]]) -> bool:
+        """Under each address of the place until one answers; did one?"""
         for origin in self.roster.places().get(place, []):
             try:
                 await ask(origin, self.roster.rest_at(*place))
-                return
+                return True
             except (VenueError, NoAnswer) as error:
                 log.warning(
                     "not_asked", what=what, venue=place[0], environment=place[1], at=origin.base_url, error=str(error)
                 )
+        return False
 
     async def _keep_instruments(self) -> None:
         """Nothing can be read back before the instruments are here; a first account may come at any time."""
         while True:
-            missing = [p for p in self.roster.places() if not len(self.sync.catalogue(*p))]
+            missing = [p for p in self.roster.places() if not self.sync.catalogue(*p).whole]
             if missing:
                 await self._read_instruments(missing)
             await self._clock.sleep(_INSTRUMENTS_RETRY_S)
@@ -553,13 +558,32 @@ class Engine:
             found: list[Instrument] = []
 
             async def ask(origin: Origin, rest: Rest, found: list[Instrument] = found) -> None:
+                found.clear()  # another address was half-way
                 for read in rest.instruments():
                     async for page in self.http.walk(origin, read, priority=Priority.STATEMENT):
                         found.extend(page.instruments)
 
-            await self._ask_place(place, "instruments", ask)
-            for before, after in self.sync.catalogue(*place).add(found):
-                log.warning("instrument_changed", instrument=after.name, before=repr(before), after=repr(after))
+            read = await self._ask_place(place, "instruments", ask)
+            self.sync.catalogue(*place).whole |= read
+            names = {one.name for one in found}
+            if read:  # the whole list: what is not in it any more cannot be traded any more
+                found += [
+                    msgspec.structs.replace(known, tradable=False, status="not listed any more")
+                    for known in self.sync.catalogue(*place).listed()
+                    if known.name not in names and known.tradable
+                ]
+            self._listed(place, found)
+
+    def _listed(self, place: Place, instruments: Sequence[Instrument]) -> None:
+        """New and changed instruments are kept; a change is an event that people can look up."""
+        new, changes = self.sync.catalogue(*place).add(instruments)
+        if not new and not changes:
+            return
+        for before, after in changes:
+            log.warning("instrument_changed", instrument=after.name, before=repr(before), after=repr(after))
+        now_ms = self._clock.now_ms()
+        with suppress(LedgerFull):  # they are in memory; the next list tells what is not in the table
+            self.ledger.post(lambda conn: listings.save(conn, place, new, changes, now_ms))
 
     async def _fresh_marks(self, plan: Plan) -> None:
         """Before sizing or a last look: prices that are old are asked for over HTTP."""

@@ -479,7 +479,7 @@ class Backfill:
         account = self._roster.account(account_id)
         catalogue = self._sync.catalogue(account.venue, account.environment)
         deadline_s = self._clock.monotonic_s() + _INSTRUMENTS_LIMIT_S
-        while not len(catalogue):
+        while not catalogue.whole:
             if self._clock.monotonic_s() >= deadline_s:
                 raise NotProven("the venue's instruments are not read yet")
             await self._clock.sleep(0.1)

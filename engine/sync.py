@@ -7,7 +7,7 @@ held back; the backfill applies history first and then releases what was held, t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 import structlog
@@ -69,6 +69,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Instrument] = {}
+        self.whole = False  # the venue's whole list was read since this engine began; until then it may be an old one
 
     def by_name(self, name: str) -> Instrument | None:
         return self._by_name.get(name)
@@ -76,18 +77,17 @@ class Catalogue:
     def listed(self) -> Collection[Instrument]:
         return self._by_name.values()
 
-    def add(self, instruments: Sequence[Instrument]) -> list[tuple[Instrument, Instrument]]:
-        """Takes new and changed instruments in; returns the changes as (before, after)."""
-        changes = []
-        for new in instruments:
-            old = self._by_name.get(new.name)
-            self._by_name[new.name] = new
-            if old is not None and old != new:
-                changes.append((old, new))
-        return changes
-
-    def everything(self) -> Iterable[Instrument]:
-        return self._by_name.values()
+    def add(self, instruments: Sequence[Instrument]) -> tuple[list[Instrument], list[tuple[Instrument, Instrument]]]:
+        """Takes instruments in; returns those that were not known, and the changes as (before, after)."""
+        new, changes = list[Instrument](), list[tuple[Instrument, Instrument]]()
+        for one in instruments:
+            known = self._by_name.get(one.name)
+            self._by_name[one.name] = one
+            if known is None:
+                new.append(one)
+            elif known != one:
+                changes.append((known, one))
+        return new, changes
 
     def __len__(self) -> int:
         return len(self._by_name)

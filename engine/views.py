@@ -163,10 +163,12 @@ class LiveMarket:
         return self._roster.venues[name]
 
     def knows(self, venue: str, environment: str) -> bool:
-        return len(self._sync.catalogue(venue, environment)) > 0
+        return self._sync.catalogue(venue, environment).whole
 
     def instrument(self, venue: str, environment: str, name: str) -> Instrument | None:
-        return self._sync.catalogue(venue, environment).by_name(name)
+        """None also while the list is one of an earlier run: lots and ticks may have changed since."""
+        catalogue = self._sync.catalogue(venue, environment)
+        return catalogue.by_name(name) if catalogue.whole else None
 
     def reference(self, venue: str, environment: str, name: str) -> Reference | None:
         mark = self._worths.mark(venue, environment, name)

@@ -103,7 +103,7 @@ class Worths:
         for venue, place, catalogue in self._sync.catalogues():
             if place != environment:
                 continue
-            for instrument in catalogue.everything():
+            for instrument in catalogue.listed():
                 if instrument.kind is InstrumentKind.SPOT:
                     mark = self.mark(venue, environment, instrument.name)
                     if mark is not None:

@@ -225,6 +225,7 @@ class World:
         ]
         self.roster.fill(members, [_connection(a, kind) for a in accounts for kind in ("private", "rest")], [], [])
         self.sync.catalogue("okx", "demo").add([SWAP])
+        self.sync.catalogue("okx", "demo").whole = True
         for account_id in accounts:
             self.links.links[account_id] = FakeLink(account_id, _connection(account_id, "private"))
             desk = self.sync.enter(account_id, Book(account_id, self.sync.catalogue("okx", "demo").by_name))

@@ -143,5 +143,5 @@ def test_the_order_of_arrival_is_kept_per_account_and_accounts_do_not_mix() -> N
 def test_a_changed_instrument_is_told() -> None:
     catalogue = Door().sync.catalogue("okx", "demo")
     coarser = msgspec.structs.replace(samples.SWAP, quantity_step=Decimal(10))
-    assert catalogue.add([samples.SWAP]) == []
-    assert catalogue.add([coarser]) == [(samples.SWAP, coarser)]
+    assert catalogue.add([samples.SWAP]) == ([], [])
+    assert catalogue.add([coarser]) == ([], [(samples.SWAP, coarser)])

@@ -62,6 +62,10 @@ COMMANDS = {
         "books",
         "Cash of each account by currency, folded from its opening, fills, fees, funding and transfers.",
     ),
+    "instruments": (
+        "listings",
+        "What is listed at each venue, in our spelling, with its units; and what changed of it.",
+    ),
     "prices": ("worth", "The latest price of everything the engine hears of, with its source and its age."),
     "nav": ("worth", "What accounts are worth now in one currency, by live prices, and what that rests on."),
     "accounts": (

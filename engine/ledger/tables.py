@@ -274,3 +274,26 @@ orphan = sa.Table(
     _text("accepted_by"),
     _text("why"),
 )
+
+instrument = sa.Table(
+    "instrument",
+    metadata,
+    _text("venue", primary_key=True),
+    _text("environment", primary_key=True),
+    _text("name", primary_key=True),
+    _ms("changed_at_ms"),
+    _text("body"),
+)
+
+instrument_change = sa.Table(
+    "instrument_change",
+    metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    _text("venue"),
+    _text("environment"),
+    _text("name"),
+    _ms("at_ms"),
+    _text("before"),
+    _text("after"),
+    sa.Index("instrument_change_by_time", "at_ms"),
+)
