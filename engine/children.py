@@ -75,7 +75,7 @@ class Children:
         self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
         self._children: dict[str, Child] = {}  # by client order id
         self._open: dict[str, None] = {}  # the client order ids of those that may be at work
-        self._further: dict[str, None] = {}  # of further attempts that are planned and not claimed yet
+        self._further: dict[str, None] = {}  # of orders that wait to be claimed, each by itself
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
         self._fan_outs = 0  # whose last frame has not left
         self._changes: list[store.Change] = []
@@ -168,8 +168,13 @@ class Children:
     def unknown(self) -> list[Child]:
         return [c for c in self.open() if c.state is OrderState.UNKNOWN]
 
+    def set_waiting(self, child: Child) -> None:
+        """A first attempt that does not go with its plan. After a restart it is not sent: see `_interrupted`."""
+        assert child.state is OrderState.PLANNED, "nothing of it was sent"
+        self._further[child.client_order_id] = None
+
     def further(self) -> list[Child]:
-        """Further attempts that wait to be sent."""
+        """Orders that wait to be sent: further attempts, and first ones that did not go with their plan."""
         return [self._children[c] for c in self._further]
 
     def attempts(self, child: Child) -> list[Child]:
@@ -363,11 +368,10 @@ class Children:
             self._open[child.client_order_id] = None
         else:
             self._open.pop(child.client_order_id, None)
-        if child.attempt > 1:
-            if child.state is OrderState.PLANNED:
-                self._further[child.client_order_id] = None
-            else:
-                self._further.pop(child.client_order_id, None)
+        if child.state is not OrderState.PLANNED:
+            self._further.pop(child.client_order_id, None)
+        elif child.attempt > 1:
+            self._further[child.client_order_id] = None
 
     def _remember(self, child: Child, at_ms: int) -> None:
         """For the duplicate window."""

@@ -37,6 +37,7 @@ from engine.core.orders import (
 )
 from engine.core.plans import Child, Denial, Plan, PlanState
 from engine.core.venue import Conversation, Frame, Priority, RateRule, Reply, VenueError
+from engine.core.waves import by_account, held_back, may_wait
 from engine.ledger import Ledger, LedgerDown, LedgerFull
 from engine.ledger import plans as store
 from engine.links import Link, Links, NotSent
@@ -181,8 +182,12 @@ class Executor:
                 out.append(place)
         for child, why in stay:
             known = self._children.child(child.client_order_id)
-            if known is not None and known.state is OrderState.PLANNED:  # else cancelled meanwhile, too
+            if known is None or known.state is not OrderState.PLANNED:
+                continue  # cancelled meanwhile, too
+            if why:
                 self._children.step(known, OrderEvent.SKIP, reason=why)
+            else:
+                self._children.set_waiting(known)
         crash.point("after-claim-before-send")
         await self._send(out)
         self._ahead.clear()
@@ -203,14 +208,18 @@ class Executor:
         return plan
 
     def _last_look(self, plan: Plan, token: str) -> tuple[list[Child], list[tuple[Child, str]]]:
-        """Who goes, as they are once claimed under the token; and who stays behind, with the reason."""
+        """Who goes, as they are once claimed under the token; and who stays behind, with the reason ("": it waits)."""
         denied, now_ms = self._recheck(plan), self._clock.now_ms()
         go, stay = list[Child](), list[tuple[Child, str]]()
+        of_account = by_account(self._children.of_plan(plan.plan_id))
         for child in self._children.of_plan(plan.plan_id):
             if child.state is not OrderState.PLANNED:
                 continue  # cancelled while an earlier claim failed
-            against = denied.get((child.account_id, child.leg))
-            if against:
+            against = denied.get((child.account_id, child.leg), ())
+            waits = may_wait(plan, against, now_ms)
+            if (not against or waits) and (waits or held_back(plan, child, of_account[child.account_id], now_ms)):
+                stay.append((child, ""))
+            elif against:
                 stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))
             else:
                 go.append(

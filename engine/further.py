@@ -1,7 +1,9 @@
-"""Does. Sends anew what was proven never to have reached its venue: a further attempt, with an id of its own.
+"""Does. Sends what does not go with its plan, each order by itself: what was proven never to have reached its venue (a
+further attempt, with an id of its own), buys that waited for their account's sells, orders that waited for their
+account to come back.
 
-It is planned in the transaction that records the proof, and claimed like every order: durably, before the first byte.
-What stands in its way for a while (a connection that is down, a stale price) is waited for until the plan expires;
+A further attempt is planned in the transaction that records the proof. Each is claimed like every order: durably,
+before the first byte. What stands in its way for a while (a connection that is down, a stale price) is waited for until the plan expires;
 what stands in its way for good ends it.
 """
 
@@ -14,6 +16,7 @@ import structlog
 from engine.children import Children
 from engine.core.attempts import PASSING, against_another, successor, unsettled
 from engine.core.plans import Child, Denial, Plan, PlanState
+from engine.core.waves import by_account, held_back, waited_in_vain
 from engine.execute import Executor
 from engine.ledger import LedgerDown, LedgerFull
 from engine.roster import Roster
@@ -58,7 +61,7 @@ class Further:
             waiting = self._children.further()
             for gone in self._look_at_s.keys() - {c.client_order_id for c in waiting}:
                 del self._look_at_s[gone]
-            for child in waiting:
+            for child in self._not_held_back(waiting):
                 if self._look_at_s.get(child.client_order_id, 0.0) > self._clock.monotonic_s():
                     continue
                 self._look_at_s[child.client_order_id] = self._clock.monotonic_s() + _WAIT_S
@@ -69,6 +72,20 @@ class Further:
                 except Exception:  # a mistake of ours: this one stays planned, the others go
                     log.exception("attempt_failed", child=child.child_id, account=child.account_id)
             await self._clock.sleep(_SWEEP_S)
+
+    def _not_held_back(self, waiting: Sequence[Child]) -> list[Child]:
+        """Those that wait for nothing of their own plan."""
+        found, now_ms = list[Child](), self._clock.now_ms()
+        siblings: dict[str, dict[str, list[Child]]] = {}
+        for child in waiting:
+            plan = self._children.plan(child.plan_id)
+            if plan is not None and plan.sells_first and now_ms < plan.expires_at_ms:
+                if plan.plan_id not in siblings:
+                    siblings[plan.plan_id] = by_account(self._children.of_plan(plan.plan_id))
+                if held_back(plan, child, siblings[plan.plan_id][child.account_id], now_ms):
+                    continue
+            found.append(child)
+        return found
 
     async def _see_to(self, child: Child) -> None:
         if (plan := self._children.plan(child.plan_id)) is not None:
@@ -87,4 +104,6 @@ class Further:
         denials = self._recheck(plan, child)
         if lasting := "; ".join(d.text for d in denials if d.code not in PASSING):
             return lasting
+        if child.attempt == 1 and (vain := waited_in_vain(plan, denials, self._clock.now_ms())):
+            return vain
         return None if denials else ""

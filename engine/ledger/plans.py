@@ -164,14 +164,13 @@ def claim(
 
 
 def claim_attempt(connection: sa.Connection, one: Child, now_ms: int) -> bool:
-    """The durable claim of a further attempt, as `claim` is of a plan's first ones; `one` is as it will be (SENDING).
+    """The durable claim of one order by itself, as `claim` is of a plan's first ones; `one` is as it will be (SENDING).
 
     False, and nothing changed, where it is not PLANNED any more, its plan is not at work, an earlier attempt is open
     or turned up late, or the venue was seen to have an order with this very id (a database that was put back).
     """
     assert one.state is OrderState.SENDING, "claimed"
     assert one.claim_token, "under a token"
-    assert one.attempt > 1, "first attempts are claimed with their plan"
     executing = sa.exists().where(plan.c.plan_id == one.plan_id, plan.c.state == PlanState.EXECUTING.value)
     other = child.alias()
     unsettled = sa.exists().where(
