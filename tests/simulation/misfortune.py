@@ -52,6 +52,7 @@ class Misfortune:
         "crash_point": (0, None),
         "restart": (0, None),
     }
+    OFTEN = frozenset({"late", "crash_point"})  # they need somebody who sends just then
     RARE = frozenset({"kill_key", "liquidate", "refuse_login", "disk", "kill_9", "restart", "clock_jump"})
 
     def __init__(
@@ -67,7 +68,7 @@ class Misfortune:
 
     async def run(self) -> None:
         rng = self.rng
-        weights = [1 if kind in self.RARE else 9 if kind == "late" else 3 for kind in self.kinds]
+        weights = [1 if kind in self.RARE else 9 if kind in self.OFTEN else 3 for kind in self.kinds]
         while True:
             await self.sim.clock.sleep(rng.expovariate(1 / self.every_s))
             (kind,) = rng.choices(self.kinds, weights)

@@ -7,8 +7,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,6 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 import msgspec
-import structlog
 
 from accounts.registry import Registry
 from accounts.vault import Vault
@@ -35,6 +33,7 @@ from engine.sim.server import playable
 from engine.sim.world import World
 from engine.venues import venues
 from tests.simulation.life import ClockHeartbeat, Died, InlineWriter, Life, inline
+from tests.simulation.logged import logged
 from tests.simulation.loop import VirtualClock, VirtualLoop
 from tests.simulation.office import entries, furnish
 from tests.simulation.office import folder as new_folder
@@ -55,19 +54,6 @@ keep = false
 crosscheck_s = 30.0
 idle_crosscheck_s = 45.0
 """
-# What a person is told in trouble; "cancel_impossible": before the venue's instruments are read, and tried again.
-_EXPECTED_ERRORS = frozenset(
-    {
-        "ledger_down",
-        "halted",
-        "credentials_refused",
-        "order_unknown",
-        "late",
-        "no_progress",
-        "cancel_impossible",
-        "not_written",
-    }
-)
 
 
 class Actor(Protocol):
@@ -203,7 +189,11 @@ class Simulation:
         )
 
     def instrument(self, name: str) -> Instrument:
-        return next(one for one in self.instruments() if one.name == name)
+        """Raises Rejected before the engine has read it."""
+        for one in self.instruments():
+            if one.name == name:
+                return one
+        raise Rejected(f"{name} is not listed yet")
 
     def mark(self, instrument: Instrument) -> Decimal:
         return self.front.exchange.marks[self.front.symbol(instrument.name)]
@@ -398,13 +388,6 @@ def _only_death(error: BaseException) -> bool:
     return isinstance(error, Died)
 
 
-def _expected(event: Mapping[str, Any]) -> bool:
-    if event["event"] == "step_not_taken":
-        # Cancelled while the claim was being written: the claim goes first, and the executor takes it back.
-        return (event["was"], event["step"]) == ("planned", "skip")
-    return event["event"] in _EXPECTED_ERRORS
-
-
 # ---- one seed
 
 
@@ -422,35 +405,7 @@ def simulate(course: Course, *, watched: str = "", verbose: bool = False) -> Rep
         return await simulation.main(loops[-1])
 
     try:
-        with _logged(simulation.verdict, verbose):
+        with logged(simulation.verdict, verbose):
             return anyio.run(main, backend_options={"loop_factory": loop})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _logged(verdict: Verdict, verbose: bool) -> Iterator[None]:
-    """A mistake of ours that the engine survived and logged is one all the same."""
-    before = structlog.get_config()
-
-    def keep(logger: Any, method: str, event: MutableMapping[str, Any]) -> Any:
-        if verbose and method in ("warning", "error"):
-            print("   log", {k: v for k, v in event.items() if k != "exc_info"})
-        if event.get("exc_info"):
-            import traceback
-
-            trouble = event["exc_info"]
-            told = traceback.format_exc() if trouble is True else "".join(traceback.format_exception(trouble))
-            if "Died" not in told:
-                verdict.broken.append(f"logged: {event.get('event')} {told[-1500:]}")
-        elif method == "error" and not _expected(event):
-            verdict.broken.append(f"logged: {dict(event)}")
-        raise structlog.DropEvent
-
-    structlog.configure(
-        processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(30), cache_logger_on_first_use=False
-    )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
