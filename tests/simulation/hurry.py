@@ -28,6 +28,8 @@ class Hurry:
         number = 0
         while True:
             await self.sim.clock.sleep(self.rng.expovariate(1 / self.every_s))
+            if not self.sim.instruments():
+                continue
             self.sim.trace.note("Hurry", acts[number % len(acts)].__name__)
             self.sim.start_in_life(acts[number % len(acts)])
             number += 1

@@ -183,10 +183,10 @@ class Simulation:
 
     def instruments(self) -> list[Instrument]:
         """What the engine has read of the venue's list; none while no engine runs."""
-        engine = self.engine
-        return (
-            [] if engine is None else [one for place in engine.roster.places() for one in engine.sync.catalogue(*place)]
-        )
+        if self.engine is None:
+            return []
+        listed = self.engine.sync.catalogue
+        return [one for place in self.engine.roster.places() for one in listed(*place) if one.tradable]
 
     def instrument(self, name: str) -> Instrument:
         """Raises Rejected before the engine has read it."""
