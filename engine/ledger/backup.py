@@ -10,11 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import sqlalchemy as sa
 
-from engine.ledger import facts
+from engine.core.runs import complaints as run_complaints
+from engine.ledger import books, facts, plans, tables
 from engine.ledger.engines import writing
+from engine.ledger.ledger import reader
 from engine.ledger.restorations import begin
-from engine.ledger.upgrade import VERSION_TABLE, revisions
+from engine.ledger.upgrade import VERSION_TABLE, SchemaTooNew, revisions
 
 APPEND_ONLY = ("fact", "child_event", "audit")
 _SIDE_FILES = ("", "-wal", "-shm")
@@ -62,6 +65,30 @@ def judge(file: Path, *, thorough: bool) -> Judged:
         return Judged(complaints=(f"it cannot be read as a database: {error}",))
 
 
+def rehearse(
+    file: Path, folder: Path, *, prepare: Callable[[str], None], who: str, now_ms: int
+) -> tuple[Judged, Path | None]:
+    """A restore as it would be, into an empty folder of the caller's; what it holds then, and where it is.
+
+    Everything is read back as an engine would read it: books, plans, orders, reconciliations.
+    """
+    judged = judge(file, thorough=True)
+    if judged.complaints:
+        return judged, None
+    restored = folder / "rehearsed.sqlite"
+    try:
+        replace(restored, file, prepare=prepare, who=who, source=f"from {file.name}", now_ms=now_ms)
+        after = judge(restored, thorough=True)
+        with reader(f"sqlite:///{restored}") as connection:
+            complaints = [*after.complaints, *_read_back(connection)]
+    except (OSError, sqlite3.Error, sa.exc.SQLAlchemyError, SchemaTooNew) as error:
+        return msgspec.structs.replace(judged, complaints=(f"it cannot be restored: {error}",)), None
+    # The restore itself adds a row that tells of it: what counts are the rows of the copy.
+    lost = [name for name, count in judged.rows.items() if after.rows.get(name, 0) < count]
+    complaints += [f"rows of {name} are lost on the way" for name in lost]
+    return msgspec.structs.replace(judged, complaints=tuple(complaints)), restored
+
+
 def replace(database: Path, by: Path, *, prepare: Callable[[str], None], who: str, source: str, now_ms: int) -> Path:
     """Put a judged copy in the place of the database, read-only from its first moment on. Returns where the old one is.
 
@@ -103,6 +130,21 @@ def _mark(file: Path, who: str, source: str, now_ms: int) -> None:
         busy, _, _ = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise sqlite3.OperationalError(f"{file} is used by somebody")
+
+
+def _read_back(connection: sa.Connection) -> Iterator[str]:
+    for account_id in connection.scalars(sa.select(tables.fact.c.account_id).distinct()).all():
+        try:
+            books.load(connection, account_id, lambda name: None)
+        except (msgspec.MsgspecError, ValueError) as error:
+            yield f"the book of {account_id} cannot be made of it: {error}"
+    try:
+        kept = plans.load_plans(connection)
+        plans.load_children(connection, [plan.plan_id for plan in kept])
+    except (msgspec.MsgspecError, ValueError) as error:
+        yield f"its plans and orders cannot be read: {error}"
+    for run_id, body in connection.execute(sa.select(tables.run.c.run_id, tables.run.c.body)):
+        yield from (f"reconciliation {run_id}: {complaint}" for complaint in run_complaints(body.encode()))
 
 
 _QUICK = "PRAGMA quick_check(20)"

@@ -34,7 +34,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 
 def added(before: Iterable[str], one: Ran, *, now: datetime | None = None) -> list[str]:
     """The table's lines with this run and new totals."""
-    rows = [row for line in before if (row := _cells(line)) and row[0][:1].isdigit()]
+    rows = [row for line in before if len(row := _cells(line)) == len(_cells(_HEAD[0])) and row[0][:1].isdigit()]
     rows.append([str((now or datetime.now(UTC)).date()), str(one.seed), *one.cells])
     numbers = [[float(cell.replace(",", "")) for cell in row[2:]] for row in rows]
     *counts, minutes = (sum(column) for column in zip(*numbers, strict=True))

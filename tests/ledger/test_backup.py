@@ -106,6 +106,52 @@ async def test_what_is_wrong_with_a_copy_is_said(
     assert re.search(said, complaints), complaints
 
 
+@pytest.mark.anyio
+async def test_a_rehearsal_restores_reads_everything_back_and_leaves_the_copy_alone(
+    database: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    ledger = Ledger.open(f"sqlite:///{database}", Settings(), clock)
+    ledger.append(fill_rows(range(50)))
+    await ledger.stop()
+    copy, folder = tmp_path / "copy.sqlite", tmp_path / "rehearsal"
+    folder.mkdir()
+    backup.copy(database, copy)
+    before = copy.read_bytes()
+    judged, restored = backup.rehearse(copy, folder, prepare=lambda url: None, who="me", now_ms=NOW_MS)
+    assert (judged.complaints, judged.rows["fact"]) == ((), 50)
+    assert restored is not None
+    with reader(f"sqlite:///{restored}") as conn:
+        assert restorations.pending(conn) is not None
+    assert copy.read_bytes() == before
+
+
+UNREADABLE: dict[str, tuple[list[str], str]] = {
+    "plan": (
+        ["INSERT INTO plan VALUES ('p', 'draft', 't', 1, 'me', 1, 1, '{')"],
+        "plans",
+    ),
+    "book": (["INSERT INTO checkpoint VALUES ('ann', 1, '{')"], "book of ann"),
+    "run": (["INSERT INTO run VALUES ('r1', 'adhoc', 'clean', 1, 1, 'h', '{}')"], "reconciliation r1"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.anyio
+async def test_a_rehearsal_finds_what_the_engine_could_not_read(
+    database: Path, tmp_path: Path, clock: FakeClock, kind: str
+) -> None:
+    ledger = Ledger.open(f"sqlite:///{database}", Settings(), clock)
+    ledger.append(fill_rows(range(5)))
+    await ledger.stop()
+    statements, said = UNREADABLE[kind]
+    change(database, *statements)
+    copy = tmp_path / "copy.sqlite"
+    backup.copy(database, copy)
+    assert backup.judge(copy, thorough=True).complaints == ()
+    judged, _ = backup.rehearse(copy, tmp_path, prepare=lambda url: None, who="me", now_ms=NOW_MS)
+    assert said in " ".join(judged.complaints)
+
+
 def test_a_restored_database_is_marked_and_the_old_one_is_kept(database: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.sqlite"
     backup.copy(database, copy)
