@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from accounts.model import Connection
-from engine.core.masking import MASK, masker
+from engine.core.masking import MASK, Masker
 from engine.core.venue import Frame, Request, Response
 from engine.wire import archive
 from engine.wire.archive import HOUR_MS, Hour, Line
@@ -25,6 +25,8 @@ from engine.wire.stream import NotSent, Socket
 from scheduler.clock import Clock
 
 log = structlog.get_logger("raw")
+replace = msgspec.structs.replace
+_ENCODER = msgspec.json.Encoder()
 
 ALWAYS_SECRET = ("access_token", "refresh_token", "authorization", "cookie", "set-cookie")
 """Whatever a venue calls its own."""
@@ -55,8 +57,7 @@ class Raw:
     ) -> None:
         """`secrets` by venue: the names of what is never kept. While `hush` says so, nothing is written."""
         self._folder, self._clock, self._hush = folder, clock, hush
-        self._masks = {venue: masker(names) for venue, names in secrets.items()}
-        self._secret = {venue: {name.lower() for name in names} for venue, names in secrets.items()}
+        self._masks = {venue: Masker(names) for venue, names in secrets.items()}
         self._max_mb, self._max_days, self._limit = max_mb, max_days, queue_mb << 20
         self._longest_file = (max_mb << 20) // 8
         self._queue: deque[_Told] = deque()
@@ -132,6 +133,8 @@ class Raw:
             while self._queue:
                 self._write([self._queue.popleft() for _ in range(min(_SLICE, len(self._queue)))])
                 time.sleep(_BREATH_S)
+            for hour in self._open.values():
+                hour.flush()
             self._trouble = ""
         except Exception as error:  # a full disk, or a mistake of ours: orders and facts go on
             self._again_s = time.monotonic() + _AFTER_TROUBLE_S
@@ -144,33 +147,43 @@ class Raw:
                 log.error("raw_not_written", error=f"{type(error).__name__}: {error}", next="tried again by itself")
 
     def _write(self, some: list[_Told]) -> None:
-        ready: dict[tuple[str, int], list[bytes]] = {}
         self._written += sum(len(told[4]) + 64 for told in some)
         self._lost += len(some)  # until they are written
+        ready: dict[tuple[str, int], list[Line]] = {}
         for venue, source, way, at_ms, frame, headers in some:
-            line = Line(at_ms, source, way, *self._kept(venue, frame, headers))
-            ready.setdefault((venue, at_ms // HOUR_MS * HOUR_MS), []).append(msgspec.json.encode(line) + b"\n")
-        for (venue, hour_ms), encoded in ready.items():
-            known = self._open.get(venue)
-            if known is None or known.hour_ms != hour_ms:
-                if known is not None:
-                    known.close()
-                known = self._open[venue] = Hour(self._folder, venue, hour_ms)
-            known.write(b"".join(encoded))
-            self._lost -= len(encoded)
-            if known.size > self._longest_file:  # so that there is always something old to delete
-                known.close()
-                del self._open[venue]
+            text = frame if isinstance(frame, str) else frame.decode("utf-8", "backslashreplace")
+            if headers:
+                text = self._with_headers(venue, text, headers)
+            ready.setdefault((venue, at_ms // HOUR_MS * HOUR_MS), []).append(Line(at_ms, source, way, text))
+        for (venue, hour_ms), lines in ready.items():
+            self._hour(venue, hour_ms).write(_ENCODER.encode_lines(self._kept(self._masks[venue], lines)))
+            self._lost -= len(lines)
 
-    def _kept(self, venue: str, frame: Frame, headers: tuple[tuple[str, str], ...]) -> tuple[str, int]:
-        text = frame if isinstance(frame, str) else frame.decode("utf-8", "backslashreplace")
-        if headers:
-            secret = self._secret[venue]
-            shown = "".join(f"{name}: {MASK if name.lower() in secret else value}\n" for name, value in headers)
-            first, _, rest = text.partition("\n")
-            text = f"{first}\n{shown}\n{rest}"
-        text = self._masks[venue](text)  # first: what is cut in the midst of a secret could not be found
-        return text[:_LONGEST], max(0, len(text) - _LONGEST)
+    def _hour(self, venue: str, hour_ms: int) -> Hour:
+        """The file to write to; one that grew long is left, so that there is always something old to delete."""
+        known = self._open.get(venue)
+        if known is None or known.hour_ms != hour_ms or known.size > self._longest_file:
+            if known is not None:
+                known.close()
+            known = self._open[venue] = Hour(self._folder, venue, hour_ms)
+        return known
+
+    def _with_headers(self, venue: str, text: str, headers: tuple[tuple[str, str], ...]) -> str:
+        secret = self._masks[venue].names
+        shown = "".join(f"{name}: {MASK if name.lower() in secret else value}\n" for name, value in headers)
+        first, _, rest = text.partition("\n")
+        return f"{first}\n{shown}\n{rest}"
+
+    def _kept(self, masker: Masker, lines: list[Line]) -> list[Line]:
+        """Masked first: what is cut in the midst of a secret could not be found."""
+        if masker.concerns("\n".join(line.frame for line in lines)):
+            lines = [replace(line, frame=masker.mask(line.frame)) for line in lines]
+        return [
+            line
+            if len(line.frame) <= _LONGEST
+            else replace(line, frame=line.frame[:_LONGEST], cut=len(line.frame) - _LONGEST)
+            for line in lines
+        ]
 
 
 class _Overheard:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.masking import masker
+from engine.core.masking import Masker
 
-mask = masker(["apiKey", "passphrase", "OK-ACCESS-SIGN", "token"])
+masker = Masker(["apiKey", "passphrase", "OK-ACCESS-SIGN", "token"])
+mask = masker.mask
 
 
 @pytest.mark.parametrize(
@@ -52,4 +53,9 @@ def test_no_secret_gets_through_however_it_is_written(secret: str, spaces: int |
 
 
 def test_without_names_nothing_is_changed() -> None:
-    assert masker([])('{"apiKey":"x"}') == '{"apiKey":"x"}'
+    assert Masker([]).mask('{"apiKey":"x"}') == '{"apiKey":"x"}'
+
+
+def test_what_concerns_it_can_be_told_of_many_frames_at_once() -> None:
+    assert masker.concerns('{"op":"ping"}\n{"args":[{"APIKEY":"x"}]}')
+    assert not masker.concerns('{"op":"ping"}\n{"data":[]}')

@@ -17,6 +17,7 @@ def write(folder: Path, hour_ms: int, *frames: str, venue: str = "okx", end: boo
     hour = Hour(folder, venue, hour_ms)
     for number, frame in enumerate(frames):
         hour.write(msgspec.json.encode(Line(hour_ms + number, "ann-private", "in", frame)) + b"\n")
+    hour.flush()
     if end:
         hour.close()
     return hour
