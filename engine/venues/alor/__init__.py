@@ -90,6 +90,7 @@ VENUE = Venue(
         ),
     ),
     credential_fields=(FIELD,),
+    secret_names=(FIELD, "token", "AccessToken", "RefreshToken"),
     capabilities=Capabilities(
         order_types=frozenset(OrderType),
         orders_over=Transport.STREAM,

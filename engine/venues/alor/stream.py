@@ -51,7 +51,7 @@ _BAR_S = 60
 
 
 class _Envelope(msgspec.Struct, gc=False, kw_only=True):
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
     guid: str = ""
     requestGuid: str | None = None
     httpCode: int = 0
@@ -167,7 +167,7 @@ class Facts(Conversation):
             envelope = _envelope(frame)
             if envelope.requestGuid is not None:
                 return self._answer(envelope, envelope.requestGuid)
-            if envelope.data is None:
+            if not envelope.data:
                 raise ValueError("neither an answer nor a push")
             subscription = self._subscriptions.get(envelope.guid)
             if subscription is None:
