@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.core.facts import Side
+from engine.core.fairness import LegFairness
 from engine.core.limits import plain
 from engine.core.orders import OrderState
 from engine.core.plans import Child, Leg, Method, Plan, PlanState, Preview, PreviewRow
@@ -93,6 +94,10 @@ def leg_sentence(leg: Leg) -> str:
 def _headline(plan: Plan) -> Text:
     line = Text.assemble((plan.plan_id, "bold"), " ", state_text(plan.state), f"  {plan.title}" if plan.title else "")
     line.append(f"\nplanned by {plan.created_by} {_stamp(plan.created_at_ms)}, expires {_stamp(plan.expires_at_ms)}")
+    if plan.attempts > 1:
+        line.append(
+            f"\nan order that provably never reached its venue is sent anew, {plan.attempts} times in all at most"
+        )
     if plan.preview is not None:
         line.append(f"\npreviewed {_stamp(plan.preview.taken_at_ms)}")
         line.append(f", may drift {plain(plan.max_drift_percent)} % from ")
@@ -204,6 +209,8 @@ def orders_table(children: Sequence[Child]) -> Table:
     table.add_column("Why")
     for child in children:
         state = Text(child.state.value.replace("_", " "), style=_ORDER_STYLES.get(child.state, ""))
+        if child.attempt > 1:
+            state.append(f", attempt {child.attempt}")
         if child.late:
             state.append(" late", style="bold red")
         sent_ms, answered_ms = child.sent_at_ms, child.acknowledged_at_ms
@@ -219,6 +226,38 @@ def orders_table(children: Sequence[Child]) -> Table:
             Text(child.reason),
         )
     return table
+
+
+def fairness_table(measured: Sequence[LegFairness]) -> Table:
+    """How fair each leg was: how far apart its orders went out, and what the accounts paid."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.title = Text("Fairness", style="bold")
+    table.add_column("Leg", overflow="fold")
+    for heading in ("Orders", "Sent\nwithin", "Answered\nwithin", "Filled\nwithin", "Average", "Dispersion", "Range"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("Slippage", justify="right", overflow="fold")
+    for leg in measured:
+        slippage = f"{_percent(leg.slippage_percent)}\n{money(leg.slippage_money)}" if leg.reference else "–"
+        table.add_row(
+            f"{leg.side.value} {leg.instrument}",
+            str(leg.orders),
+            _within(leg.sent_skew_ms),
+            _within(leg.acknowledged_skew_ms),
+            _within(leg.filled_skew_ms),
+            "–" if leg.average is None else plain(round(leg.average, 8)),
+            _percent(leg.dispersion_percent),
+            _percent(leg.range_percent),
+            slippage,
+        )
+    return table
+
+
+def _within(skew_ms: int | None) -> str:
+    return "–" if skew_ms is None else f"{skew_ms} ms"
+
+
+def _percent(number: Decimal | None) -> str:
+    return "–" if number is None else f"{number:.4f} %"
 
 
 def plans_table(plans: Sequence[Plan]) -> Table:

@@ -28,7 +28,7 @@ log = structlog.get_logger("raw")
 replace = msgspec.structs.replace
 _ENCODER = msgspec.json.Encoder()
 
-ALWAYS_SECRET = ("access_token", "refresh_token", "authorization", "cookie", "set-cookie")
+ALWAYS_SECRET = ("token", "access_token", "refresh_token", "authorization", "cookie", "set-cookie")
 """Whatever a venue calls its own."""
 
 _EVERY_S = 1.0

@@ -117,7 +117,7 @@ def test_no_credential_of_any_venue_gets_into_a_file(tmp_path: Path, name: str) 
         talk = venue.converse(
             kind=kind.name,
             channels=kind.channels,
-            logins=[Login("ref", login)],
+            logins=[Login(venue.account_ref.example if venue.account_ref else "ref", login)],
             environment="prod",
             catalogue={}.get,  # type: ignore[arg-type]
             options=venue.options,

@@ -74,7 +74,7 @@ VENUE = Venue(
         _stream("ids", optional=True),  # the same prices by another name
     ),
     credential_fields=("username", "password"),
-    secret_names=("username", "password", "token"),
+    secret_names=("username", "UserName_or_Email", "password", "token"),
     capabilities=PRICES_ONLY,
     # No limit is documented: at most one request a second (§8).
     rates=(

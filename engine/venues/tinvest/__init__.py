@@ -104,6 +104,7 @@ VENUE = Venue(
         _stream("marketdata", optional=True),
     ),
     credential_fields=FIELDS,
+    secret_names=FIELDS,
     capabilities=Capabilities(
         order_types=ORDER_TYPES,
         orders_over=Transport.HTTP,
