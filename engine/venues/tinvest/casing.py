@@ -14,10 +14,11 @@ def camel_name(name: str) -> str:
 
 def camel(frame: bytes) -> bytes:
     """The same frame in the spelling of `json`."""
-    return msgspec.json.encode(_turned(msgspec.json.decode(frame)))
+    return msgspec.json.encode(turned(msgspec.json.decode(frame)))
 
 
-def _turned(value: Any) -> Any:
+def turned(value: Any) -> Any:
+    """Any value, in the spelling of `json`."""
     if isinstance(value, dict):
-        return {camel_name(name): _turned(inner) for name, inner in value.items()}
-    return [_turned(inner) for inner in value] if isinstance(value, list) else value
+        return {camel_name(name): turned(inner) for name, inner in value.items()}
+    return [turned(inner) for inner in value] if isinstance(value, list) else value

@@ -472,7 +472,8 @@ class Operation(_Row):
     payment: Money | None = None
     accrued_int: Money | None = None
     quantity: Int64 = None
-    quantity_done: Int64 = None
+    quantity_rest: Int64 = None
+    cancel_date_time: Time = None
     trades_info: TradesOf | None = None
 
 
@@ -579,6 +580,9 @@ class Movements:
 
 
 def _accrued(row: Operation) -> Decimal:
-    """Accrued interest of a bond is paid with the trade and is no part of its price."""
+    """Accrued interest of a bond is paid with the trade and is no part of its price. The row of an order at work
+    still grows."""
+    if integer(row.quantity_rest) and moment(row.cancel_date_time) is None:
+        return Decimal(0)
     interest = abs(number(row.accrued_int))
     return -interest if traded(row) is Side.BUY else interest
