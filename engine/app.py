@@ -594,7 +594,7 @@ class Engine:
         for place in sorted({(a.venue, a.environment) for a in map(self.roster.account, members)}):
             listed = [name for name in names if self.sync.catalogue(*place).by_name(name) is not None]
             marks = [self.worths.mark(*place, name) for name in listed]
-            if not all(m is not None and self._clock.now_ms() - m.as_of_ms < limit_ms for m in marks):
+            if not all(m is not None and abs(self._clock.now_ms() - m.as_of_ms) < limit_ms for m in marks):
                 await self._read_marks(place)
 
     async def _read_marks(self, place: Place) -> None:

@@ -366,8 +366,9 @@ class Backfill:
         if link is not None and link.held_back_within(_CATCH_UP_S):  # it is we who do not listen
             desk.unheard = dict.fromkeys(desk.unheard, now_ms)
             return
-        latest_ms = now_ms - self._roster.venue(desk.account_id).capabilities.max_read_lag_ms
-        overdue = [occasion for occasion, told_ms in desk.unheard.items() if told_ms < latest_ms]
+        lag_ms = self._roster.venue(desk.account_id).capabilities.max_read_lag_ms
+        # Also when our clock was set back: a connection too many is better than an hour of silence.
+        overdue = [occasion for occasion, told_ms in desk.unheard.items() if abs(now_ms - told_ms) > lag_ms]
         if overdue:
             desk.unheard.clear()
             self._is_mute(desk.account_id, f"the stream never told of {', '.join(overdue[:3])}")

@@ -216,7 +216,7 @@ class Resolver:
 def _cancel_wanted(child: Child, now_ms: int) -> bool:
     """A cancel whose fate is unknown; one that was sent long ago and never confirmed is that, too."""
     if child.cancel_state is CancelState.SENDING:
-        return now_ms - child.updated_at_ms > _CANCEL_CONFIRMED_MS
+        return abs(now_ms - child.updated_at_ms) > _CANCEL_CONFIRMED_MS  # our clock may have been set back: ask then
     return child.cancel_state in (CancelState.REQUESTED, CancelState.UNKNOWN)
 
 

@@ -155,6 +155,19 @@ async def test_a_cancel_that_the_venue_could_not_take_just_now_is_asked_again(tm
         assert [type(m) for m in w.sent("ann")] == [Place, Cancel, Cancel]
 
 
+@pytest.mark.parametrize("hours", [0, 1, -1])
+async def test_a_cancel_that_nobody_confirmed_is_asked_again_however_our_clock_is_set(
+    tmp_path: Path, hours: int
+) -> None:
+    async with unknown(tmp_path, "ann") as (w, (child,)):
+        w.hear("ann", w.seen(child))
+        w.http.answers["order"] = Page(facts=(w.seen(child),))
+        await w.executor.cancel("p1")
+        w.clock.shift(hours * 3_600_000)
+        await w.advance(6)
+        assert [type(m) for m in w.sent("ann")][:3] == [Place, Cancel, Cancel]
+
+
 async def test_a_cancel_that_was_refused_for_good_is_not_repeated(tmp_path: Path) -> None:
     async with unknown(tmp_path, "ann") as (w, (child,)):
         w.hear("ann", w.seen(child))

@@ -508,10 +508,9 @@ def unpriced(instrument: str, reference: Reference | None, rules: Rules, now_ms:
     """Why `reference` cannot be measured with; None when it can."""
     if reference is None or reference.price <= 0:
         return deny(Code.NO_PRICE, instrument=instrument)
-    if now_ms - reference.at_ms > rules.max_price_age_ms:
-        return deny(
-            Code.STALE_PRICE, age_s=_seconds(now_ms - reference.at_ms), limit_s=_seconds(rules.max_price_age_ms)
-        )
+    age_ms = abs(now_ms - reference.at_ms)  # one from the future says that the clock was set: it may be of any age
+    if age_ms > rules.max_price_age_ms:
+        return deny(Code.STALE_PRICE, age_s=_seconds(age_ms), limit_s=_seconds(rules.max_price_age_ms))
     return None
 
 

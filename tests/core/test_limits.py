@@ -105,6 +105,11 @@ def test_an_order_within_every_limit_is_not_denied() -> None:
             "stale_price",
             {"age_s": "30.001", "limit_s": "30"},
         ),
+        (  # our clock was set back since it was heard
+            {"reference": Reference(D(50_000), NOW_MS + 30_001, "mark")},
+            "stale_price",
+            {"age_s": "30.001", "limit_s": "30"},
+        ),
         ({"price": D("50000.05")}, "off_tick", {"price": "50000.05", "tick": "0.1"}),
         (
             {"price": D("55000.1")},
