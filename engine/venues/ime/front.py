@@ -70,7 +70,7 @@ class ImeFront:
             )
             for x in CONTRACTS
         )
-        self.states = {x.contract_id: State(x, self.exchange, rules) for x in CONTRACTS}
+        self.states = {x.contract_id: State(x, self.exchange, rules, now_ms) for x in CONTRACTS}
         self.username, self.password = "feed", f"pass-{self._rng.getrandbits(48):012x}"
         self._secret = self._rng.randbytes(32)
         self._issued = 0

@@ -16,13 +16,13 @@ _ZERO = Decimal(0)
 class State:
     """One contract's day."""
 
-    def __init__(self, contract: Contract, exchange: Exchange, rules: Rules) -> None:
+    def __init__(self, contract: Contract, exchange: Exchange, rules: Rules, now_ms: int) -> None:
         self.contract, self.book, self._rules = contract, exchange.books[contract.contract_id], rules
         self.version = 0  # grows with everything that happens
         self.deals = self.volume = 0
         self.value = _ZERO
         self.last = self.low = self.high = self.opened = _ZERO
-        self.dealt_ms = 0
+        self.dealt_ms = now_ms
         self.open_interest = 1000
 
     def deal(self, trade: Trade, now_ms: int) -> None:
