@@ -581,8 +581,8 @@ def test_a_list_that_is_answered_with_404_is_empty_only_when_told_so() -> None:
     careful, told = Desk(floor), Desk(floor, empty_lists="404")
     told.tokens = careful.tokens
     with pytest.raises(VenueError) as raised:
-        careful.told(careful.rest.open_orders())
-    assert raised.value.error_class is ErrorClass.NOT_FOUND
+        careful.told([careful.rest.order(careful.catalogue.found[SBER], careful.place().client_order_id, "")])
+    assert raised.value.error_class is ErrorClass.REFUSED, "else an order would seem proven absent"
     assert told.told(told.rest.open_orders()) == []
 
 

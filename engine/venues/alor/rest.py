@@ -228,8 +228,7 @@ class AlorRest(Rest):
         def read(response: Response) -> Page:
             # Observed of some, against the description: 404 where there is nothing (§5.1). Taken so only when told to:
             # a wrong address would else look like an account without orders.
-            empty = response.status == 404 and self._empty_is_404
-            body = b"[]" if empty else _checked(response)
+            body = b"[]" if response.status == 404 and self._empty_is_404 else _checked(response)
             return _told(request, lambda: tell(decode(body)))
 
         return Read(request=request, read=read)
@@ -252,7 +251,14 @@ class AlorRest(Rest):
         stop, number_ = venue_order_id.startswith(STOP), quote(venue_order_id.removeprefix(STOP), safe="")
         fact = rows.stop_fact if stop else rows.order_fact
         request = self._of_account(f"{'stoporders' if stop else 'orders'}/{number_}")
-        return _read(request, lambda body: Page(facts=(fact(_order_row(body), ""),)))
+
+        def read(response: Response) -> Page:
+            if response.status == 404:
+                raise VenueError(ErrorClass.NOT_FOUND, "404", f"there is no order {venue_order_id} in this session")
+            body = _checked(response)
+            return _told(request, lambda: Page(facts=(fact(_order_row(body), ""),)))
+
+        return Read(request=request, read=read)
 
     def _past(self, date_from: str, from_id: str, known: frozenset[str]) -> Read:
         """A page of history, oldest first. `known`: fills that the page before told already."""
@@ -416,7 +422,7 @@ def _told(request: Request, tell: Callable[[], Page]) -> Page:
 
 
 def _checked(response: Response) -> bytes:
-    """The body of a success; VenueError otherwise."""
+    """The body of a success; VenueError otherwise. A 404 of what must be there proves nothing of anybody's orders."""
     status = response.status
     if status == 200:
         return response.body
@@ -429,6 +435,8 @@ def _checked(response: Response) -> bytes:
     error_class, sentence = meaning(status, f"{code} {words}")
     if status >= 500 or error_class is ErrorClass.UNKNOWN_OUTCOME:
         error_class = ErrorClass.RETRYABLE_READ
+    elif error_class in (ErrorClass.NOT_FOUND, ErrorClass.TARGET_GONE):
+        error_class = ErrorClass.REFUSED
     raise VenueError(error_class, code, reason(sentence, words))
 
 
