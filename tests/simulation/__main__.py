@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from msgspec.structs import replace
+
 from tests.figures import dated, record
 from tests.simulation.courses import flood, long_day, office_day
 from tests.simulation.many import side_by_side
@@ -43,6 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--accounts", type=int, default=0, help="0: by the seed, mostly 2 to 4")
     parser.add_argument("--fills", type=int, default=0, help="until so many fills have happened, whatever the hours")
     parser.add_argument("--limits", action="store_true", help="a big office in a hurry, for --hours in all")
+    parser.add_argument("--venue", default="", help="all at this one; else by the seed")
     parser.add_argument("--processes", type=int, default=0, help="side by side; 0: one for each core")
     parser.add_argument("--record", action="store_true", help="write the result into docs/reference/reliability.md")
     parser.add_argument("--verbose", action="store_true")
@@ -74,19 +77,20 @@ def _courses(asked: argparse.Namespace) -> list[Course]:
 
 def _reports(asked: argparse.Namespace) -> Iterator[Report]:
     courses = _courses(asked)
+    courses = [replace(course, venue=asked.venue) for course in courses]
     run = partial(simulate, watched=asked.watch, verbose=asked.verbose)
     for course, report in zip(courses, side_by_side(run, courses, asked.processes), strict=True):
         verdict = report.verdict
         print(
-            f"seed {course.seed}: {verdict.intents} intents, {verdict.fills} fills, {report.lives} lives, "
-            f"{report.gaps} gaps, {report.events} events, {dict(report.states)}, {report.took_s:.1f} s, "
+            f"seed {course.seed} at {report.venue}: {verdict.intents} intents, {verdict.fills} fills, "
+            f"{report.lives} lives, {report.gaps} gaps, {report.events} events, {dict(report.states)}, {report.took_s:.1f} s, "
             f"trace={report.trace}",
             flush=True,
         )
         if not verdict.sound:
             for complaint in verdict.complaints()[:12]:
                 print(f"  {complaint}")
-            print(f"  replay: {course.replay}", flush=True)
+            print(f"  replay: {report.replay}", flush=True)
         yield report
 
 

@@ -129,7 +129,10 @@ class Misfortune:
             # The generic code halts an account until a person has seen to it, as a deleted key does.
             for name in names or sim.names:
                 sim.operator.keyless.add(name)
-        sim.world.trouble(kind, names, detail, now_ms)
+        try:
+            sim.world.trouble(kind, names, detail, now_ms)
+        except KeyError:  # this venue never does that
+            sim.trace.note("Fault", f"{kind} is unknown here")
 
     def _befall_us(self, kind: str, detail: dict[str, Any]) -> None:
         rng, sim = self.rng, self.sim

@@ -68,6 +68,7 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     hours: float  # of trouble; less when the first actor has done what it came for
     accounts: int = 0  # 0: by the seed
+    venue: str = ""  # by the seed: one of those that trade and have a front
     actors: Callable[[Simulation], Sequence[Actor]]
     settings: str = _SETTINGS
     quiet_s: float = _QUIET_S
@@ -76,13 +77,15 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     market_every_ms: int = 1000
     configured: Callable[[Config], Config] = lambda config: config  # for what no configuration file may say
     dialect: Callable[[Venue], Venue] = lambda venue: venue
-    replay: str  # how to see this one again
+    replay: str  # how to see this one again, but for the venue
 
 
 class Report(msgspec.Struct, kw_only=True):
     """What one run came to."""
 
     seed: int
+    venue: str
+    replay: str  # the command that shows this run again
     verdict: Verdict
     happened: Counter[str]
     trace: str
@@ -138,6 +141,8 @@ class Simulation:
         self.registry.dispose()
         return Report(
             seed=self.seed,
+            venue=self.venue.name,
+            replay=f"{self.course.replay} --venue {self.venue.name}",
             verdict=self.verdict,
             happened=self.world.faults.happened + self.network.happened + anew,
             trace=self.trace.digest(),
@@ -154,7 +159,7 @@ class Simulation:
     def _build(self) -> None:
         faults, seed, now_ms = FaultPlan(), self.seed, self.clock.true_ms()
         trading = [name for name in playable() if venues()[name].capabilities.trades]
-        plain = venues()[trading[seed % len(trading)]]
+        plain = venues()[self.course.venue or trading[seed % len(trading)]]
         self.front: Front = importlib.import_module(f"engine.venues.{plain.name}.front").front(
             accounts=self._accounts, seed=seed, now_ms=now_ms, faults=faults, either=self._rng
         )

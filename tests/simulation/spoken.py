@@ -21,10 +21,10 @@ class Spoken:
         """The same venue, whose dialect is listened to."""
 
         def converse(**asked: Any) -> Conversation:
-            return _Talk(venue.converse(**asked), self)  # type: ignore[return-value]
+            return _Talk(venue.converse(**asked), self)
 
         def rest(*about: Any, **asked: Any) -> Rest:
-            return _Desk(venue.rest(*about, **asked), self)  # type: ignore[return-value]
+            return _Desk(venue.rest(*about, **asked), self)
 
         return msgspec.structs.replace(venue, converse=converse, rest=rest)
 
