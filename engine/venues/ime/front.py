@@ -269,6 +269,12 @@ def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
+def _spelt(contract: Contract) -> str:
+    """Our name of it."""
+    certificate = contract.market == "IMEDepositCertificate"
+    return f"{contract.name}/IRR" if certificate else f"{contract.name}/IRR:IRR"
+
+
 def _entries(line: Mapping[str, Any]) -> Sequence[Entry]:
     return [Entry(name=NAME, credentials={field: line[field] for field in ("username", "password")})]
 
@@ -277,7 +283,7 @@ STAGE = Stage(
     doors={"token": "token", "rest": "rest", "names": "ws_name", "ids": "ws_id"},
     entries=_entries,
     instrument="BULLION01/IRR",
-    channels={"names": tuple(x.name for x in CONTRACTS)},
+    channels={"names": tuple(_spelt(x) for x in CONTRACTS)},
 )
 
 

@@ -41,10 +41,12 @@ class Session(Conversation):
         options: Mapping[str, str],
     ) -> None:
         self._kind, self._login, self._catalogue, self._options = kind, login, catalogue, options
-        self._names: dict[str, str] = {}  # the exchange's identifier -> the contract's name
+        self._channels: dict[
+            str, tuple[str, str]
+        ] = {}  # the exchange's identifier -> its channel, and what it is called
         for channel in channels:
-            asked, _, name = channel.partition(":") if kind == "ids" else (channel.partition("/")[0], "", "")
-            self._names[asked] = name.partition("/")[0] or asked
+            asked, _, called = channel.partition(":") if kind == "ids" else (channel.partition("/")[0], "", channel)
+            self._channels[asked] = (channel, called or asked)
         self._views: dict[str, Snapshot] = {}
         self._zone = Zone(options["zone"])
         self._begun_ms: int | None = None
@@ -66,7 +68,7 @@ class Session(Conversation):
             setting = self._options["parameter"]
             # A server ignores the spelling that it does not know, and refuses when its own is missing (§2).
             parameters = ("contract_names", "contract_name") if setting == "both" else (setting,)
-        asked = "&".join(f"{p}={quote(contract, safe='')}" for p in parameters for contract in self._names)
+        asked = "&".join(f"{p}={quote(contract, safe='')}" for p in parameters for contract in self._channels)
         return Handshake(
             suffix=f"?{asked}" if asked else "",
             headers=(("Authorization", f"Bearer {token}" if self._options["authorization"] == "bearer" else token),),
@@ -97,7 +99,7 @@ class Session(Conversation):
     # ---- Refusals
 
     def refused(self, status: int, now_ms: int) -> Said | None:
-        if not self._names:
+        if not self._channels:
             return Said(Notice.REFUSED, "this connection names no contracts", "no_contracts")
         if status in (401, 403):
             return Said(Notice.AUTH_REFUSED, f"the opening was refused with {status}: {_POLICY}", f"http_{status}")
@@ -124,7 +126,7 @@ class Session(Conversation):
     def _hear(self, frame: bytes, now_ms: int) -> Heard:
         message = decode(frame)
         contract = identifier(message)
-        if contract not in self._names:
+        if contract not in self._channels:
             raise ValueError(f"a message about {contract[:40]!r}, which was not asked for")
         told = message.get("data")
         if not isinstance(told, dict):
@@ -136,10 +138,13 @@ class Session(Conversation):
             self.dropped += 1
             return Heard()
         self._views[contract] = seen
-        name = self._name(self._names[contract])
-        return Heard(tuple(seen.marks(name)), contract)
+        channel, called = self._channels[contract]
+        return Heard(tuple(seen.marks(self._name(called))), channel)
 
-    def _name(self, contract: str) -> str:
-        """As the static data have it, once they are known."""
+    def _name(self, called: str) -> str:
+        """As the row has it in our spelling; else as the static data have it, once they are known."""
+        contract, slash, settled = called.partition("/")
+        if slash:
+            return spelt(contract, derivative=settled == "IRR:IRR")
         derivative = spelt(contract, derivative=True)
         return derivative if self._catalogue.by_name(derivative) is not None else spelt(contract)
