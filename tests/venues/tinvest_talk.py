@@ -226,9 +226,7 @@ class Desk:
         return Place(**{**fields, **changes})
 
     def cancel(self, place: Place, venue_order_id: str = "") -> Cancel:
-        return Cancel(
-            client_order_id=place.client_order_id, venue_order_id=venue_order_id, instrument=place.instrument
-        )
+        return Cancel(client_order_id=place.client_order_id, venue_order_id=venue_order_id, instrument=place.instrument)
 
     def amend(self, place: Place, venue_order_id: str, **changes: Any) -> Amend:
         return Amend(

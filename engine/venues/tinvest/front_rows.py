@@ -396,6 +396,18 @@ def operation_row(customer: Customer, operation: Operation, rules: Rules, now_ms
     return row
 
 
+_TOLD = (
+    "brokerAccountId", "id", "parentOperationId", "name", "date", "type", "state", "instrumentUid", "figi",
+    "instrumentType", "ticker", "classCode", "payment",
+)  # fmt: skip
+
+
+def operation_event(customer: Customer, operation: Operation, rules: Rules, now_ms: int) -> Row:
+    """On the stream it has neither trades nor price nor quantity."""
+    row = operation_row(customer, operation, rules, now_ms)
+    return {name: row[name] for name in _TOLD if name in row}
+
+
 def listing_row(listing: Listing) -> Row:
     row: Row = {
         "figi": listing.figi,

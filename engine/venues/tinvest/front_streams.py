@@ -6,6 +6,7 @@ One method a socket. Nothing is said before the first request; pings only where 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from engine.venues.tinvest import front_rows as rows
 from engine.venues.tinvest.casing import turned as camel_turned
 from engine.venues.tinvest.front_market import MarketDesk
 from engine.venues.tinvest.front_rules import Rules, Turned
-from engine.venues.tinvest.front_state import NEW, REJECTED, Customer
+from engine.venues.tinvest.front_state import NEW, REJECTED, Customer, Stop
 from engine.venues.tinvest.front_trading import HoldingsTold, OperationTold, OrderTold, StopTold, Trading
 
 ORDERS, TRADES = "OrdersStreamService/OrderStateStream", "OrdersStreamService/TradesStream"
@@ -159,49 +160,46 @@ class Streams:
                 case OperationTold():
                     self._operation(one, now_ms)
                 case StopTold(customer, stop):
-                    self._push(ORDERS, customer, {"stopOrderState": rows.stop_event(customer, stop)}, now_ms)
+                    self._push(ORDERS, customer, partial(_stop, customer, stop), now_ms)
         self.market.trades(now_ms, self._sessions(MARKET))
 
     def _order(self, told: OrderTold, now_ms: int) -> None:
-        customer, order, rules = told.customer, told.order, self.rules
-        numbered_ms = order.created_ms + rules.number_lag_ms
+        customer, order = told.customer, told.order
+        event = partial(rows.order_event, customer, order, told.latest, self.rules)
+        numbered_ms = max(now_ms, order.created_ms + self.rules.number_lag_ms)
         first = order.state == NEW and order.open and order.updated_ms == order.created_ms
         if first or order.state == REJECTED:
-            event = rows.order_event(customer, order, told.latest, rules, internal=True)
-            self._push(ORDERS, customer, {"orderState": event}, now_ms)
+            self._push(ORDERS, customer, lambda: {"orderState": event(internal=True)}, now_ms)
         if customer.orders[order.number].state != REJECTED:  # the exchange numbers only what it takes
-            event = rows.order_event(customer, order, told.latest, rules, internal=False)
-            self._push(ORDERS, customer, {"orderState": event}, max(now_ms, numbered_ms))
+            self._push(ORDERS, customer, lambda: {"orderState": event(internal=False)}, numbered_ms)
         if told.latest:
-            event = rows.trades_event(customer, order, told.latest, now_ms)
-            self._push(TRADES, customer, {"orderTrades": event}, max(now_ms, numbered_ms))
+            trades = partial(rows.trades_event, customer, order, told.latest, now_ms)
+            self._push(TRADES, customer, lambda: {"orderTrades": trades()}, numbered_ms)
 
     def _holdings(self, told: HoldingsTold, now_ms: int) -> None:
-        customer, view = told.customer, told.customer.view()
+        customer, view, every = told.customer, told.customer.view(), list(self.trading.listings.values())
         listings = [self.trading.listings[t] for t in told.tickers]
-        event = rows.position_event(customer, view, told.currencies, listings, now_ms, self.rules)
-        self._push(POSITIONS, customer, {"position": event}, now_ms + self.rules.positions_lag_ms)
-        portfolio = rows.portfolio_row(customer, view, list(self.trading.listings.values()), self.trading.exchange)
-        self._push(PORTFOLIO, customer, {"portfolio": portfolio}, now_ms + self.rules.portfolio_lag_ms)
+        event = partial(rows.position_event, customer, view, told.currencies, listings, now_ms, self.rules)
+        self._push(POSITIONS, customer, lambda: {"position": event()}, now_ms + self.rules.positions_lag_ms)
+        portfolio = partial(rows.portfolio_row, customer, view, every, self.trading.exchange)
+        self._push(PORTFOLIO, customer, lambda: {"portfolio": portfolio()}, now_ms + self.rules.portfolio_lag_ms)
 
     def _operation(self, told: OperationTold, now_ms: int) -> None:
-        row = rows.operation_row(told.customer, told.operation, self.rules, now_ms)
-        names = (
-            "brokerAccountId", "id", "parentOperationId", "name", "date", "type", "state", "instrumentUid", "figi",
-            "instrumentType", "ticker", "classCode", "payment",
-        )  # fmt: skip
-        event = {name: row[name] for name in names if name in row}
-        self._push(OPERATIONS, told.customer, {"operation": event}, told.operation.visible_ms)
+        event = partial(rows.operation_event, told.customer, told.operation, self.rules, now_ms)
+        self._push(OPERATIONS, told.customer, lambda: {"operation": event()}, told.operation.visible_ms)
 
-    def _push(self, method: str, customer: Customer, row: Row, due_ms: int) -> None:
+    def _push(self, method: str, customer: Customer, made: Callable[[], Row], due_ms: int) -> None:
         """To whoever listens when it is due; a stream that is opened later hears nothing of it (§2.3)."""
 
         def push(at_ms: int) -> None:
-            for session in self._sessions(method):
-                if customer.account_id in session.refs:
+            listening = [s for s in self._sessions(method) if customer.account_id in s.refs]
+            if not listening:
+                return
+            row = made()
+            for session in listening:
+                self._send(session, Sent.PUSH, row, customer.name)
+                if method == ORDERS and self.faults.strikes("duplicate", customer.name, at_ms):
                     self._send(session, Sent.PUSH, row, customer.name)
-                    if method == ORDERS and self.faults.strikes("duplicate", customer.name, at_ms):
-                        self._send(session, Sent.PUSH, row, customer.name)
 
         self._later(due_ms, push)
 
@@ -212,3 +210,7 @@ class Streams:
         else:
             limit = self.rules.order_streams if method in (ORDERS, TRADES) else self.rules.operation_streams
         return open_streams.get(method, 0) < limit
+
+
+def _stop(customer: Customer, stop: Stop) -> Row:
+    return {"stopOrderState": rows.stop_event(customer, stop)}
