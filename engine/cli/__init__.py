@@ -77,6 +77,11 @@ COMMANDS = {
         "plan",
         "Plans: what is wanted for many accounts at once. new → preview → approve → execute.",
     ),
+    "model": ("model", "Model portfolios: target weights with bands and a cash line."),
+    "rebalance": (
+        "rebalance",
+        "Model portfolios: drift of accounts and groups, and one basket plan with the fewest orders.",
+    ),
     "reconcile": (
         "reconcile",
         "Compare the venues' statements with our ledger. Exits 0 clean, 1 breaks, 2 unknown, 3 error.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from accounts import transfer
-from accounts.model import Account, AccountState, Connection, Listener, LiveRow, Mandate
+from accounts.model import Account, AccountState, Connection, Listener, LiveRow, Trading
 from accounts.registry import Registry
 from accounts.rotation import rotate
 from accounts.vault import key_id_of
@@ -38,6 +37,17 @@ from engine.cli.edits import (
     tell,
     tell_history,
     vault_of,
+)
+from engine.cli.mandates import (
+    AllowOption,
+    DenyOption,
+    MaxDayOption,
+    MaxInstrumentOption,
+    MaxLossOption,
+    MaxOrderOption,
+    MaxPlanOption,
+    limit_lines,
+    mandate_after,
 )
 from engine.core.register import Composer
 
@@ -215,18 +225,13 @@ def edit_account(
 @app.command("mandate")
 def set_mandate(
     account: AccountArgument,
-    max_order: Annotated[
-        str | None, typer.Option("--max-order", metavar="AMOUNT|none", help="Largest value of one order.")
-    ] = None,
-    max_plan: Annotated[
-        str | None, typer.Option("--max-plan", metavar="AMOUNT|none", help="Largest value of its share in a plan.")
-    ] = None,
-    allow: Annotated[
-        str | None, typer.Option("--allow", metavar="A,B|all", help="The only instruments it may trade.")
-    ] = None,
-    deny: Annotated[
-        str | None, typer.Option("--deny", metavar="A,B|none", help="Instruments it must not trade.")
-    ] = None,
+    max_order: MaxOrderOption = None,
+    max_plan: MaxPlanOption = None,
+    max_day: MaxDayOption = None,
+    max_instrument: MaxInstrumentOption = None,
+    max_loss: MaxLossOption = None,
+    allow: AllowOption = None,
+    deny: DenyOption = None,
     why: WhyOption = "",
     dry_run: DryRunOption = False,
     config: ConfigOption = CONFIG_DEFAULT,
@@ -238,15 +243,34 @@ def set_mandate(
     """
     because = reason(why)
     with opened(config) as (_, registry), editing(registry, dry_run, json):
-        now = registry.mandate(account)
-        after = Mandate(
-            account_id=account,
-            max_order_notional=now.max_order_notional if max_order is None else _amount("--max-order", max_order),
-            max_plan_notional=now.max_plan_notional if max_plan is None else _amount("--max-plan", max_plan),
-            allowed_instruments=now.allowed_instruments if allow is None else _names(allow, "all"),
-            do_not_trade=now.do_not_trade if deny is None else _names(deny, "none"),
-        )
+        limits = {
+            "--max-order": max_order,
+            "--max-plan": max_plan,
+            "--max-day": max_day,
+            "--max-instrument": max_instrument,
+            "--max-daily-loss": max_loss,
+        }
+        after = mandate_after(registry.mandate(account), limits, allow, deny)
         registry.set_mandate(after, by=who(), why=because)
+
+
+@app.command("trading")
+def set_trading(
+    accounts: AccountsArgument,
+    trading: Annotated[Trading, typer.Option("--to", help="What its orders may do.")],
+    why: WhyOption = "",
+    dry_run: DryRunOption = False,
+    config: ConfigOption = CONFIG_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """What orders of accounts may do: active (open and close), reducing (only make positions smaller), halted.
+
+    Example: unisono accounts trading a007 --to reducing --why "the client leaves in June"
+    """
+    because = reason(why)
+    with opened(config) as (_, registry), editing(registry, dry_run, json):
+        for account in accounts:
+            registry.set_trading(account, trading, by=who(), why=because)
 
 
 @app.command()
@@ -517,17 +541,6 @@ def _yes(kind: str, word: str) -> bool:
     return word == "yes"
 
 
-def _amount(option: str, text: str) -> Decimal | None:
-    try:
-        return None if text == "none" else Decimal(text)
-    except InvalidOperation:
-        fail(f"{option} {text}: is neither an amount nor none. Nothing was changed.")
-
-
-def _names(text: str, nothing: str) -> tuple[str, ...]:
-    return () if text == nothing else tuple(dict.fromkeys(filter(None, text.split(","))))
-
-
 def _form(path: Path, form: str) -> str:
     chosen = form or path.suffix.removeprefix(".")
     if chosen not in ("toml", "csv"):
@@ -630,13 +643,11 @@ def _print_account(view: dict[str, Any]) -> None:
         "account": f"{view['account_id']} · {view['name']} · version {view['version']}",
         "place": f"{view['venue']}/{view['site']}/{view['environment']}",
         "state": view["state"],
+        "trading": view["trading"],
         "login": view["venue_ref"] or "not known until it was connected",
         "groups": ", ".join(view["groups"]) or "-",
         "credentials": f"{', '.join(sealed['fields'])} sealed by key {sealed['key_id']}" if sealed else "none",
-        "largest order": mandate["max_order_notional"] or "no limit",
-        "largest plan share": mandate["max_plan_notional"] or "no limit",
-        "may trade": ", ".join(mandate["allowed_instruments"]) or "all",
-        "must not trade": ", ".join(mandate["do_not_trade"]) or "-",
+        **limit_lines(mandate),
     }
     for label, text in lines.items():
         grid.add_row(Text(label, style="dim"), Text(str(text)))

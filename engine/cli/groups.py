@@ -15,6 +15,16 @@ from accounts.registry import Registry
 from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, fail, show, who
 from engine.cli.edits import DryRunOption, LimitOption, WhyOption, editing, opened, reason, tell_history
 from engine.cli.exits import Exit
+from engine.cli.mandates import (
+    AllowOption,
+    DenyOption,
+    MaxDayOption,
+    MaxInstrumentOption,
+    MaxLossOption,
+    MaxOrderOption,
+    MaxPlanOption,
+    mandate_after,
+)
 from engine.core.limits import Code, deny
 from engine.venues import venues
 
@@ -124,6 +134,40 @@ def set_weights(
         if percent:
             _refuse_unless_100(members)
         registry.set_weights(group, members, by=who(), why=because)
+
+
+@app.command("mandate")
+def set_mandate(
+    group: GroupArgument,
+    max_order: MaxOrderOption = None,
+    max_plan: MaxPlanOption = None,
+    max_day: MaxDayOption = None,
+    max_instrument: MaxInstrumentOption = None,
+    max_loss: MaxLossOption = None,
+    allow: AllowOption = None,
+    deny: DenyOption = None,
+    why: WhyOption = "",
+    dry_run: DryRunOption = False,
+    config: ConfigOption = CONFIG_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """What each account of the group may do, beside its own mandate: the tighter limit holds. With --deny it is the
+    group's restricted list.
+
+    Example: unisono groups mandate everyone --deny DOGE/USDT --why "restricted list of May"
+    """
+    because = reason(why)
+    with opened(config) as (_, registry), editing(registry, dry_run, json):
+        limits = {
+            "--max-order": max_order,
+            "--max-plan": max_plan,
+            "--max-day": max_day,
+            "--max-instrument": max_instrument,
+            "--max-daily-loss": max_loss,
+        }
+        registry.set_group_mandate(
+            mandate_after(registry.group_mandate(group), limits, allow, deny), by=who(), why=because
+        )
 
 
 @app.command()

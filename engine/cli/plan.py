@@ -28,13 +28,24 @@ from engine.cli.context import (
 from engine.cli.exits import Exit
 from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
+from engine.core.completion import completion
 from engine.core.drafts import Draft, PlanRefused, read_draft, read_plan_file
 from engine.core.facts import Side
+from engine.core.fairness import fairness
 from engine.core.limits import plain
 from engine.core.orders import OrderType
-from engine.core.plans import Child, Leg, Method, Plan, Residual
+from engine.core.plans import BelowMinimum, Cannot, Child, Leg, Method, Offline, Plan, Residual
 from engine.ledger import plans as stored
-from engine.reports.plans import leg_sentence, money, orders_table, plans_table, preview_table, read_plan
+from engine.reports.page import plan_page
+from engine.reports.plans import (
+    fairness_table,
+    leg_sentence,
+    money,
+    orders_table,
+    plans_table,
+    preview_table,
+    read_plan,
+)
 
 app = typer.Typer(
     name="plan",
@@ -90,14 +101,52 @@ def new(
         Any,
         typer.Option("--units", parser=_units, metavar="ACCOUNT=NUMBER,…", help="For units: each account's quantity."),
     ] = None,
+    amount: Annotated[
+        Decimal | None,
+        typer.Option("--amount", parser=_number, metavar="NUMBER", help="For money: of each account."),
+    ] = None,
+    amounts: Annotated[
+        Any,
+        typer.Option("--amounts", parser=_units, metavar="ACCOUNT=NUMBER,…", help="For money: where they differ."),
+    ] = None,
+    band: Annotated[
+        Decimal | None,
+        typer.Option("--band", parser=_number, metavar="NUMBER", help="For target: percentage points left alone."),
+    ] = None,
+    stop_price: Annotated[
+        Decimal | None,
+        typer.Option("--stop-price", parser=_number, metavar="NUMBER", help="For risk: where the loss is taken."),
+    ] = None,
     order_type: Annotated[OrderType, typer.Option("--type", "-t", help="The order's type.")] = OrderType.LIMIT,
     price: Annotated[
         Decimal | None, typer.Option("--price", parser=_number, metavar="NUMBER", help="Not for market orders.")
+    ] = None,
+    trigger: Annotated[
+        Decimal | None,
+        typer.Option("--trigger", parser=_number, metavar="NUMBER", help="For stop and stop_limit: the trigger price."),
+    ] = None,
+    visible: Annotated[
+        Decimal | None,
+        typer.Option("--visible", parser=_number, metavar="NUMBER", help="An iceberg: what each order shows."),
     ] = None,
     residual: Annotated[
         Residual, typer.Option("--residual", help="What becomes of steps that rounding leaves over.")
     ] = Residual.LARGEST_REMAINDER,
     reduce_only: Annotated[bool, typer.Option("--reduce-only", help="Only make positions smaller.")] = False,
+    below_minimum: Annotated[
+        BelowMinimum, typer.Option("--below-minimum", help="What becomes of a share below the smallest order.")
+    ] = BelowMinimum.SKIP,
+    cannot: Annotated[
+        Cannot, typer.Option("--cannot", help="What becomes of the share of an account that cannot take it.")
+    ] = Cannot.DROP,
+    cap: Annotated[
+        Decimal | None,
+        typer.Option("--cap", parser=_number, metavar="NUMBER", help="The plan's largest notional: all scaled alike."),
+    ] = None,
+    queue: Annotated[
+        int | None,
+        typer.Option("--queue", metavar="MINUTES", help="Orders of offline accounts wait so long; else: skipped."),
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="For people.")] = "",
     expires: Annotated[
         int | None, typer.Option("--expires", metavar="MINUTES", help="Else the office's limit.")
@@ -118,7 +167,11 @@ def new(
 
       unisono plan new -g everybody -i BTC/USDT:USDT -m change -p -100 -t market     (closes)
 
-      unisono plan new --file rebalance.toml
+      unisono plan new -g everybody -i BTC/USDT -m risk -s buy -p 1 --price 50000 --stop-price 48000
+
+      unisono plan new -g everybody -i BTC/USDT -m target -p 20 --band 1 -t market
+
+      unisono plan new --file basket.toml
     """
     settings = read_config(config)
     try:
@@ -136,14 +189,30 @@ def new(
                 quantity=quantity,
                 percent=percent,
                 units=units or {},
+                amount=amount,
+                amounts=amounts or {},
+                band=band,
+                stop_price=stop_price,
                 order_type=order_type,
                 price=price,
+                trigger_price=trigger,
+                visible_quantity=visible,
                 residual=residual,
                 reduce_only=reduce_only,
             )
-            named = tuple(account or ()) if group or account else tuple(leg.units)
+            named = tuple(account or ()) if group or account else tuple(leg.units or leg.amounts)
             draft = Draft(
-                title=title, groups=tuple(group or ()), accounts=named, legs=(leg,), expires_minutes=expires, by=who()
+                title=title,
+                groups=tuple(group or ()),
+                accounts=named,
+                legs=(leg,),
+                expires_minutes=expires,
+                below_minimum=below_minimum,
+                cannot=cannot,
+                cap_notional=cap,
+                offline=Offline.QUEUE if queue is not None else Offline.SKIP,
+                queue_minutes=queue,
+                by=who(),
             )
     except PlanRefused as refused:
         for complaint in refused.complaints[:-1]:
@@ -243,8 +312,15 @@ def execute(
 
 
 @app.command()
-def show(plan_id: PlanArgument, config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
-    """A plan with its preview and what became of each order. Works without an engine.
+def show(
+    plan_id: PlanArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also as a page that stands alone.")
+    ] = None,
+    config: ConfigOption = CONFIG_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """A plan with its preview, what became of each order, and how fair it was. Works without an engine.
 
     [bold]Example[/bold]
 
@@ -252,12 +328,17 @@ def show(plan_id: PlanArgument, config: ConfigOption = CONFIG_DEFAULT, as_json: 
     """
     settings = read_config(config)
     plan, children = _load(settings, plan_id)
+    measured = fairness(plan, children)
+    if html is not None:
+        _write(html, plan_page(plan, measured))
     if as_json:
-        print_json({"plan": plan, "children": children})
+        print_json({"plan": plan, "children": children, "fairness": measured})
         return
     console.print(preview_table(plan))
     if children:
         console.print(orders_table(children))
+    if measured:
+        console.print(fairness_table(measured))
 
 
 @app.command("list")
@@ -338,6 +419,57 @@ def amend(
 
 
 @app.command()
+def override(
+    plan_id: PlanArgument,
+    code: Annotated[str, typer.Argument(metavar="DENIAL", help="Its code, as the preview shows it.")],
+    account: Annotated[str, typer.Option("--account", "-a", help="Only for this account; else for all.")] = "",
+    why: Annotated[str, typer.Option("--why", help="The reason, recorded with it.")] = "",
+    minutes: Annotated[int, typer.Option("--minutes", help="How long it holds; until it is sent, at the latest.")] = 30,
+    config: ConfigOption = CONFIG_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Set a denial of the preview aside, by your name, with a reason and until a time. Previews again.
+
+    Only judgements of the office can be set aside, not what a venue would refuse: docs/reference/denials.md marks them.
+
+    [bold]Example[/bold]
+
+      unisono plan override P20261121-7KQ3F price_collar --why "thin market, agreed by phone" --minutes 10
+    """
+    if not why.strip():
+        fail("an override says why. Nothing was changed. Repeat it with: --why TEXT")
+    body = {"code": code, "account_id": account, "by": who(), "why": why.strip(), "minutes": minutes}
+    with _engine(read_config(config)) as control:
+        plan = read_plan(control.post(f"/plans/{plan_id}/override", body))
+    if as_json:
+        print_json(plan)
+    else:
+        console.print(preview_table(plan))
+
+
+@app.command()
+def complete(plan_id: PlanArgument, config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
+    """Draft a plan for what an ended plan left undone: for each account what its approved share is short of.
+
+    [bold]Example[/bold]
+
+      unisono plan complete P20261121-7KQ3F
+    """
+    settings = read_config(config)
+    plan, children = _load(settings, plan_id)
+    try:
+        draft = completion(plan, children, who())
+    except PlanRefused as refused:
+        fail(f"{refused}. Nothing was drafted.", Exit.FINDINGS)
+    with _engine(settings) as control:
+        made = read_plan(control.post("/plans", msgspec.to_builtins(draft)))
+    if as_json:
+        print_json(made)
+    else:
+        console.print(preview_table(made))
+
+
+@app.command()
 def discard(plan_id: PlanArgument, config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
     """Give a plan up before anything of it was sent.
 
@@ -383,6 +515,13 @@ def _text_of(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read: {error}. Nothing was drafted.")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"{file} cannot be written: {error}")
 
 
 def _confirmed(settings: Config, plan_id: str, verb: str, yes: bool, otherwise: str) -> None:

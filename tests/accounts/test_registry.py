@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
-from accounts.model import AccountState, Group, Listener, LiveRow, Mandate, Secret, Weight
+from accounts.model import AccountState, Group, Listener, LiveRow, Mandate, Model, ModelLine, Secret, Trading, Weight
 from accounts.registry import Conflict, NotFound, Registry, RegistryError
 from accounts.vault import Vault
 from tests.accounts.world import NOW_MS, WHO, account, add, connections, login, on_sqlite
@@ -45,6 +47,16 @@ def test_every_edit_says_who_when_why_and_from_what_to_what(registry: Registry, 
     assert change.after == change.before | {"name": "New name", "version": 2}
 
 
+BALANCED = Model(
+    model_id="balanced",
+    name="Balanced",
+    cash=Decimal(10),
+    lines=(
+        ModelLine(instrument="A", weight=Decimal(60), band=Decimal("2.5")),
+        ModelLine(instrument="B", weight=Decimal(30)),
+    ),
+)
+
 _EDITS: dict[str, Callable[[Registry, Vault], object]] = {
     "name": lambda r, v: r.edit_account("a001", {"name": "Other"}, **WHO),
     "venue ref": lambda r, v: r.set_venue_ref("a001", "uid-1", **WHO),
@@ -54,6 +66,9 @@ _EDITS: dict[str, Callable[[Registry, Vault], object]] = {
     "channels": lambda r, v: r.edit_connection(r.connections("a001")[0].connection_key, {"channels": ("a",)}, **WHO),
     "keep alive": lambda r, v: r.edit_connection(r.connections("a001")[0].connection_key, {"keep_alive": False}, **WHO),
     "mandate": lambda r, v: r.set_mandate(Mandate(account_id="a001", max_order_notional=Decimal("9.5")), **WHO),
+    "trading": lambda r, v: r.set_trading("a001", Trading.REDUCING, **WHO),
+    "group's mandate": lambda r, v: r.set_group_mandate(Mandate(group_id="g", do_not_trade=("X",)), **WHO),
+    "model": lambda r, v: r.set_model(BALANCED, **WHO),
     "group name": lambda r, v: r.rename_group("g", "Other", **WHO),
     "weights": lambda r, v: r.set_weights("g", [Weight("a001", Decimal("0.1"))], **WHO),
 }
@@ -72,7 +87,10 @@ def test_an_edit_grows_the_counter_and_the_same_edit_again_records_nothing(
     assert counters[0] < counters[1] == counters[2]
 
 
-@pytest.mark.parametrize("name", [n for n in _EDITS if n not in ("group name", "weights")])
+_NOT_OF_AN_ACCOUNT = ("group name", "weights", "group's mandate", "model")
+
+
+@pytest.mark.parametrize("name", [n for n in _EDITS if n not in _NOT_OF_AN_ACCOUNT])
 @on_sqlite
 def test_an_edit_of_an_account_grows_its_version(registry: Registry, vault: Vault, name: str) -> None:
     add(registry, vault, "a001")
@@ -353,3 +371,62 @@ def test_live_state_is_written_over_and_records_no_change(registry: Registry, da
     assert rows[1].opened_at_ms == 2**41
     assert rows[1].last_error == "e" * 500
     assert registry.change_counter() == counter
+
+
+# ---- Mandates of groups, models
+
+
+def test_an_account_may_do_what_its_own_and_its_groups_mandates_allow_together(
+    registry: Registry, vault: Vault
+) -> None:
+    add(registry, vault, "a001", "a002", "a003")
+    for group_id, members in (("g", ("a001", "a002")), ("h", ("a002",))):
+        weights = tuple(Weight(a, Decimal(1)) for a in members)
+        registry.add_group(Group(group_id=group_id, name=group_id, weights=weights), **WHO)
+    own = Mandate(account_id="a001", max_order_notional=Decimal(5), max_day_notional=Decimal(50), do_not_trade=("X",))
+    registry.set_mandate(own, **WHO)
+    of_g = Mandate(
+        group_id="g", max_order_notional=Decimal(9), max_daily_loss=Decimal(2), allowed_instruments=("A", "B")
+    )
+    registry.set_group_mandate(of_g, **WHO)
+    registry.set_group_mandate(Mandate(group_id="h", allowed_instruments=("C",), do_not_trade=("Y",)), **WHO)
+    first, second = registry.mandates_in_force()
+    assert (first.account_id, first.group_id, first.do_not_trade) == ("a001", "", ("X",))
+    assert (first.max_order_notional, first.max_day_notional, first.max_daily_loss) == (5, 50, 2)
+    assert first.allowed_instruments == ("A", "B")
+    assert (second.account_id, second.max_order_notional, second.do_not_trade) == ("a002", 9, ("Y",))
+    assert not {"A", "B", "C"} & set(second.allowed_instruments), "two lists without a common instrument allow none"
+    assert second.allowed_instruments, "an empty list would allow all"
+    registry.remove_group("h", **WHO)
+    assert registry.mandates_in_force()[1].allowed_instruments == ("A", "B")
+
+
+def test_a_model_is_kept_whole_and_replaced_whole(registry: Registry) -> None:
+    registry.set_model(BALANCED, **WHO)
+    assert registry.models() == [BALANCED]
+    shorter = msgspec.structs.replace(BALANCED, cash=Decimal(40), lines=BALANCED.lines[:1])
+    registry.set_model(shorter, **WHO)
+    assert registry.model("balanced") == shorter
+    registry.remove_model("balanced", **WHO)
+    assert registry.models() == []
+    assert [c.action for c in registry.changes(subjects=[("model", "balanced")])] == ["remove", "set", "add"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"cash": Decimal(9)}, "sum to 99, not to 100"),
+        ({"cash": Decimal("10.0000000001")}, "sum to 100.0000000001, not to 100"),
+        ({"cash": Decimal("NaN")}, "The cash line is NaN"),
+        ({"lines": (ModelLine(instrument="A", weight=Decimal(-1)),)}, "must lie between 0 and 100"),
+        ({"lines": (ModelLine(instrument="A", weight=Decimal(1), band=Decimal(101)),)}, "The band of A is 101"),
+        ({"lines": (BALANCED.lines[0], BALANCED.lines[0])}, "'A' is named twice"),
+        ({"model_id": "No"}, "A model id"),
+    ],
+)
+def test_a_model_that_does_not_add_up_is_refused(registry: Registry, changes: dict[str, Any], says: str) -> None:
+    before = registry.change_counter()
+    with pytest.raises(RegistryError, match=says):
+        registry.set_model(msgspec.structs.replace(BALANCED, **changes), **WHO)
+    assert registry.models() == []
+    assert registry.change_counter() == before

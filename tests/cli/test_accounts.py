@@ -434,6 +434,46 @@ def test_a_weight_that_is_none_is_refused(office: Office, weight: str) -> None:
 # ---- without an office
 
 
+def test_a_groups_mandate_and_what_an_account_may_trade_are_set_and_shown(office: Office) -> None:
+    office.add("a001")
+    office.run("groups", "add", "g", "a001", *WHY)
+    office.run("groups", "mandate", "g", "--deny", "DOGE/USDT", "--max-daily-loss", "500", *WHY)
+    office.run("accounts", "mandate", "a001", "--max-day", "10000", "--max-instrument", "2000", *WHY)
+    office.run("accounts", "trading", "a001", "--to", "reducing", *WHY)
+    shown = office.json("accounts", "show", "a001")
+    assert (shown["trading"], shown["mandate"]["max_day_notional"]) == ("reducing", "10000")
+    assert "largest position" in office.run("accounts", "show", "a001").stdout
+    assert (
+        "neither an amount"
+        in office.run("accounts", "mandate", "a001", "--max-day", "much", *WHY, code=Exit.ERROR).output
+    )
+
+
+def test_a_model_is_set_shown_and_removed(office: Office) -> None:
+    office.run("model", "set", "balanced", "BTC/USDT:USDT=40:5", "ETH/USDT=50", "--cash", "10", "--band", "2", *WHY)
+    told = office.json("model", "show", "balanced")
+    assert [(x["instrument"], x["weight"], x["band"]) for x in told["lines"]] == [
+        ("BTC/USDT:USDT", "40", "5"),
+        ("ETH/USDT", "50", "2"),
+    ]
+    assert "± 5" in office.run("model", "show", "balanced").stdout
+    assert "balanced" in office.run("model", "list").stdout
+    before = office.counter()
+    refused = office.run("model", "set", "balanced", "BTC/USDT=40", *WHY, code=Exit.ERROR)
+    assert "sum to 40, not to 100" in refused.output
+    assert "write it as INSTRUMENT=WEIGHT" in office.run("model", "set", "x", "BTC", *WHY, code=Exit.ERROR).output
+    assert office.counter() == before
+    office.run("model", "remove", "balanced", *WHY)
+    assert [c["action"] for c in office.json("model", "history", "balanced")] == ["remove", "add"]
+
+
+def test_a_rebalance_without_an_engine_or_accounts_is_said(office: Office) -> None:
+    office.run("model", "set", "m", "BTC/USDT=100", *WHY)
+    assert "name accounts" in office.run("rebalance", "preview", "m", code=Exit.ERROR).output
+    assert office.run("rebalance", "preview", "m", "-g", "g", code=Exit.ERROR).output
+    assert "There is no model x" in office.run("rebalance", "propose", "x", "-g", "g", code=Exit.ERROR).output
+
+
 def test_without_a_configuration_it_is_exit_78(tmp_path: Path) -> None:
     result = invoke("accounts", "list", "--config", str(tmp_path / "unisono.toml"))
     assert result.exit_code == Exit.CONFIG

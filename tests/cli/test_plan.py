@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from anyio.from_thread import start_blocking_portal
 from typer.testing import CliRunner, Result
 
+from accounts.model import Mandate, Model, ModelLine
+from accounts.registry import Registry
 from engine.cli.plan import app
+from engine.cli.rebalance import app as rebalancing
 from engine.config import Ledger as LedgerSettings
 from engine.control.server import Rejected, serve
 from engine.core.drafts import PlanRefused, read_draft
+from engine.core.orders import OrderState
 from engine.core.plans import Child, Plan, PlanState
 from engine.ledger import Ledger, plans
 from engine.plan import Planner
 from tests.fakes import FakeClock
-from tests.plan_world import NOW_MS, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket
+from tests.plan_world import BTC, NOW_MS, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket
 
 SENT = {
     "state": "executing",
@@ -91,6 +97,19 @@ class Office:
 
     async def discard_plan(self, plan_id: str, by: str) -> Any:
         return await _or_rejected(lambda one: self._planner.discard(one, by), lambda: plan_id)
+
+    async def override_plan(self, plan_id: str, code: str, account_id: str, *, by: str, why: str, minutes: int) -> Any:
+        async def override(one: str) -> Plan:
+            return await self._planner.override(one, code, account_id, by=by, why=why, minutes=minutes)
+
+        return await _or_rejected(override, lambda: plan_id)
+
+    async def rebalance(self, model: Any, groups: list[str], accounts: list[str], *, currency: str, by: str) -> Any:
+        found = self._planner.rebalance(msgspec.convert(model, Model, strict=False), groups, accounts, currency)
+        if not by:
+            return found
+        plan = await _or_rejected(lambda one: self._planner.propose(one, by), lambda: found)
+        return msgspec.structs.replace(found, plan_id=plan.plan_id)
 
     async def execute_plan(self, plan_id: str, by: str) -> Any:
         self.asked.append(("execute", plan_id, by))
@@ -300,3 +319,90 @@ def test_without_an_engine_reads_work_and_verbs_say_so(desk: Desk) -> None:
     told = desk.run("preview", "P1")
     assert told.exit_code == 3
     assert "no engine answers" in told.stderr
+
+
+def test_a_denial_is_overridden_with_a_reason_or_not_at_all(desk: Desk, office: Office) -> None:
+    office.accounts.accounts["a0"].mandate = Mandate(account_id="a0", max_order_notional=Decimal(100))
+    plan_id = desk.drafted()
+    desk.json("preview", plan_id, code=1)
+    assert "says why" in desk.run("override", plan_id, "order_notional").output
+    kept = desk.run("override", plan_id, "buying_power", "--why", "x")
+    assert kept.exit_code == 1
+    assert "not for anybody to set aside" in " ".join(kept.output.split())
+    told = desk.json("override", plan_id, "order_notional", "-a", "a0", "--why", "letter", "--minutes", "5", user="bob")
+    assert [(o["code"], o["by"], o["why"]) for o in told["overrides"]] == [("order_notional", "bob", "letter")]
+    assert all(not row["denials"] for row in told["preview"]["rows"])
+
+
+def test_policies_and_stops_are_drafted_as_they_were_typed(desk: Desk, office: Office) -> None:
+    plan = desk.json(
+        "new", "-g", "all", "-i", SWAP, "-m", "risk", "-s", "buy", "-p", "1", "--stop-price", "48000",
+        "-t", "stop_limit", "--trigger", "51000", "--price", "51100", "--cannot", "reduce", "--below-minimum", "raise",
+        "--cap", "5000", "--queue", "10",
+    )  # fmt: skip
+    [leg] = plan["legs"]
+    assert (leg["stop_price"], leg["trigger_price"], leg["price"]) == ("48000", "51000", "51100")
+    assert (plan["cannot"], plan["below_minimum"], plan["cap_notional"], plan["offline"]) == (
+        "reduce",
+        "raise",
+        "5000",
+        "queue",
+    )
+    shown = desk.run("show", plan["plan_id"])
+    assert "1 % of each account's net asset value at risk to 48000" in " ".join(shown.stdout.split())
+
+
+def ended(office: Office, plan_id: str, filled: str) -> None:
+    """The plan as it is once the venue is done with it: each order was sent, and got so much."""
+    with office.ledger.read() as conn:
+        plan, orders = plans.load_plan(conn, plan_id), plans.load_children(conn, [plan_id])
+    assert plan is not None
+
+    def write(conn: Any) -> None:
+        for n, child in enumerate(orders):
+            done = msgspec.structs.replace(
+                child,
+                state=OrderState.CANCELLED,
+                filled=Decimal(filled),
+                avg_price=Decimal(50_000 + n),
+                sent_at_ms=NOW_MS + n,
+                acknowledged_at_ms=NOW_MS + n + 5,
+                filled_at_ms=NOW_MS + n + 9,
+            )
+            plans.record_changes(conn, [plans.Change(child, done)])
+        plans.save_plan(conn, msgspec.structs.replace(plan, state=PlanState.DONE_WITH_SHORTFALL), plan.state, NOW_MS)
+
+    anyio.run(office.ledger.write, write)
+
+
+def test_a_plan_tells_how_fair_it_was_and_what_is_left_becomes_a_plan(
+    desk: Desk, office: Office, tmp_path: Path
+) -> None:
+    plan_id = desk.approved()
+    assert "is not settled" in " ".join(desk.run("complete", plan_id).output.split())
+    ended(office, plan_id, "4")
+    told = desk.json("show", plan_id, "--html", str(tmp_path / "plan.html"))
+    [leg] = told["fairness"]
+    assert (leg["orders"], leg["sent_skew_ms"], leg["average"]) == (3, 2, "50001")
+    assert "Fairness" in desk.run("show", plan_id).stdout
+    page = (tmp_path / "plan.html").read_text(encoding="utf-8")
+    assert plan_id in page
+    assert "Sent within 2 ms" in page
+    made = desk.json("complete", plan_id)
+    assert (made["title"], made["legs"][0]["units"]) == (f"Completes {plan_id}", {"a0": "6", "a1": "6", "a2": "6"})
+
+
+def test_a_rebalance_is_shown_and_proposed(desk: Desk, office: Office) -> None:
+    with Registry(desk.url) as registry:
+        registry.upgrade()
+        line = ModelLine(instrument=BTC, weight=Decimal(50), band=Decimal(5))
+        registry.set_model(Model(model_id="half", name="Half", cash=Decimal(50), lines=(line,)), by="ann", why="a test")
+    office.accounts.accounts["a0"].positions = {BTC: {"net": Decimal(1)}}
+    words = ["half", "-g", "all", "--config", str(desk.config)]
+    shown = CliRunner().invoke(rebalancing, ["preview", *words])
+    assert shown.exit_code == 1, shown.output
+    assert "buy 1" in shown.stdout
+    assert "a0" not in shown.stdout, "it is where it should be"
+    told = CliRunner().invoke(rebalancing, ["propose", *words, "--json"])
+    plan = desk.json("show", json.loads(told.stdout)["plan_id"])["plan"]
+    assert [(leg["side"], leg["units"]) for leg in plan["legs"]] == [("buy", {"a1": "1.000", "a2": "1.000"})]

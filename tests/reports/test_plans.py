@@ -79,6 +79,25 @@ def test_several_legs_are_numbered() -> None:
     [
         (EQUAL, "buy BTC/USDT:USDT: 401 split equally, market, residual largest remainder"),
         (
+            Leg(instrument=BTC, method=Method.LEVEL, side=Side.BUY, quantity=D(9), price=D(9), visible_quantity=D(1)),
+            "buy BTC/USDT: 9 to level what accounts hold, limit at 9, showing 1, residual largest remainder",
+        ),
+        (
+            Leg(
+                instrument=BTC,
+                method=Method.MONEY,
+                side=Side.SELL,
+                amount=D(50),
+                order_type=OrderType.STOP,
+                trigger_price=D(8),
+            ),
+            "sell BTC/USDT: 50 of money for each, stop once 8 is reached",
+        ),
+        (
+            Leg(instrument=BTC, method=Method.TARGET, percent=D(20), order_type=OrderType.MARKET),
+            "BTC/USDT: to 20 % of each account's net asset value, market",
+        ),
+        (
             Leg(instrument=BTC, method=Method.NAV_PERCENT, side=Side.BUY, percent=D("0.50"), price=D(50_000)),
             "buy BTC/USDT: 0.5 % of each account's net asset value, limit at 50000",
         ),
