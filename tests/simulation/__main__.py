@@ -83,8 +83,8 @@ def _reports(asked: argparse.Namespace) -> Iterator[Report]:
         verdict = report.verdict
         print(
             f"seed {course.seed} at {report.venue}: {verdict.intents} intents, {verdict.fills} fills, "
-            f"{report.lives} lives, {report.gaps} gaps, {report.events} events, {dict(report.states)}, {report.took_s:.1f} s, "
-            f"trace={report.trace}",
+            f"{report.lives} lives, {report.gaps} gaps, {report.events} events, {dict(report.states)}, "
+            f"{report.took_s:.1f} s, trace={report.trace}",
             flush=True,
         )
         if not verdict.sound:
