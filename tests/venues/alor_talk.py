@@ -83,7 +83,7 @@ class Floor:
         self.carry()
         return response
 
-    def token(self, account: str = "demo-01") -> str:
+    def token(self, account: str = "alor-01") -> str:
         body = json.dumps({"token": self.keys[account]["refresh_token"]}).encode()
         response = self.call("POST", "/refresh", body)
         assert response is not None
@@ -174,7 +174,7 @@ class Ear:
 class Desk:
     """Accounts of ours at the simulated venue."""
 
-    def __init__(self, floor: Floor, account: str = "demo-01", **options: str) -> None:
+    def __init__(self, floor: Floor, account: str = "alor-01", **options: str) -> None:
         self.floor, self.account, self.options = floor, account, {**ALOR.options, **options}
         self.catalogue = Catalogue()
         self.tokens: dict[str, str] = {}

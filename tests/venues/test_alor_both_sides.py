@@ -82,7 +82,7 @@ def test_an_order_is_accepted_filled_and_told_alike_by_stream_and_history(floor:
 
     streamed = {f.fill_id: f for f in of(room.ear.facts, FillFact)}
     fetched = {f.fill_id: f for f in of(room.desk.told(room.desk.rest.fills(since_ms, floor.now_ms)), FillFact)}
-    assert streamed.keys() == fetched.keys() == floor.front.account("demo-01").fills.keys()
+    assert streamed.keys() == fetched.keys() == floor.front.account("alor-01").fills.keys()
     assert [(f.quantity, f.price, f.instrument) for f in streamed.values()] == [
         (Decimal(1), Decimal("300.5"), SBER),
         (Decimal(2), Decimal(301), SBER),
@@ -107,7 +107,7 @@ def test_what_is_held_is_told_alike_by_stream_and_statement(floor: Floor) -> Non
     room.ask(room.desk.place(2, YUAN, price=Decimal("11.6"), quantity=Decimal(2)))
     room.ask(room.desk.place(3, FUTURE, side=Side.SELL, price=Decimal(29990), quantity=Decimal(5)))
     room.hear()
-    truth = floor.front.account("demo-01")
+    truth = floor.front.account("alor-01")
     for facts in (room.ear.facts, room.desk.told(room.desk.rest.statement())):
         balances = {f.currency: f.cash for f in of(facts, BalanceFact)}
         positions = {f.instrument: f.quantity for f in of(facts, PositionFact)}
@@ -224,7 +224,7 @@ def test_a_partly_filled_order_is_cancelled_with_what_it_got(floor: Floor) -> No
 def test_an_iceberg_shows_a_part_and_lasts_for_the_day(plain: Floor) -> None:
     room = Room(plain)
     room.ask(room.desk.place(price=Decimal(290), quantity=Decimal(10), visible_quantity=Decimal(2)))
-    (row,) = plain.front.truth("orders", "demo-01")
+    (row,) = plain.front.truth("orders", "alor-01")
     assert row["iceberg"]["visibleQuantityBatch"] == 2  # type: ignore[index]
     assert row["timeInForce"] == "oneday"
 
@@ -386,7 +386,7 @@ def test_a_repeated_identifier_leaves_the_outcome_unknown_and_ends_the_connectio
     assert isinstance(outcome, Unknown)
     assert room.orders.notices()[-1] is Notice.RETRY
     assert room.orders.talk.closed == (1008, "repeated guid")
-    assert not plain.front.account("demo-01").orders
+    assert not plain.front.account("alor-01").orders
     again = room.desk.orders()
     assert again.notices() == [Notice.READY]
 
@@ -407,10 +407,10 @@ def minutes(count: float) -> int:
 
 def test_a_connection_outlives_its_first_token_by_authorising_anew(plain: Floor) -> None:
     """Acceptance (a), with renewal."""
-    room = Room(plain, "demo-01", "demo-02")
+    room = Room(plain, "alor-01", "alor-02")
     plain.pass_ms(minutes(24))
-    room.desk.renew("demo-01")
-    logins = [room.desk.login(a) for a in ("demo-01", "demo-02")]
+    room.desk.renew("alor-01")
+    logins = [room.desk.login(a) for a in ("alor-01", "alor-02")]
     room.orders.tell(room.orders.conversation.renew(logins, plain.now_ms))
     assert room.orders.notices() == [Notice.READY]
     assert list(room.ear.conversation.renew(logins, plain.now_ms)) == []
@@ -434,17 +434,17 @@ def test_an_expired_token_ends_the_connection_at_the_next_command_which_is_not_c
         assert isinstance(outcomes[0], Refused)
         assert outcomes[0].again
         assert room.orders.notices()[-1] is Notice.AUTH_REFUSED
-    assert not floor.front.account("demo-01").orders
+    assert not floor.front.account("alor-01").orders
     with pytest.raises(VenueError) as raised:
         room.desk.told(room.desk.rest.open_orders())
     assert raised.value.error_class is ErrorClass.TOKEN
-    room.desk.renew("demo-01")
+    room.desk.renew("alor-01")
     assert room.desk.orders().notices() == [Notice.READY]
 
 
 def test_a_token_that_is_not_taken_is_said_so(plain: Floor) -> None:
     desk = Desk(plain)
-    desk.tokens[plain.keys["demo-01"]["refresh_token"]] = "of the other circuit"
+    desk.tokens[plain.keys["alor-01"]["refresh_token"]] = "of the other circuit"
     orders, ear = desk.orders(), desk.facts()
     assert [(s.notice, s.code, s.ref) for s in orders.said] == [(Notice.AUTH_REFUSED, "401", "")]
     assert orders.talk.closed is not None
@@ -455,13 +455,13 @@ def test_a_token_that_is_not_taken_is_said_so(plain: Floor) -> None:
 def test_one_accounts_bad_token_does_not_stop_the_others_on_the_connection(nameless: bool) -> None:
     floor = Floor(accounts=4, nameless_401=nameless)
     desk = Desk(floor)
-    desk.tokens[floor.keys["demo-03"]["refresh_token"]] = "revoked"
-    ear = desk.facts("demo-01", "demo-03", "demo-02")
+    desk.tokens[floor.keys["alor-03"]["refresh_token"]] = "revoked"
+    ear = desk.facts("alor-01", "alor-03", "alor-02")
     assert [(s.notice, s.ref) for s in ear.said] == [
         (Notice.AUTH_REFUSED, "MOEX:D10003"),
         (Notice.READY, ""),
     ]
-    floor.front.place_elsewhere("demo-02", {"instrument": SBER, "side": "buy", "price": "299"}, floor.now_ms)
+    floor.front.place_elsewhere("alor-02", {"instrument": SBER, "side": "buy", "price": "299"}, floor.now_ms)
     floor.carry()
     ear.listen()
     assert [f.account_ref for f in of(ear.facts, OrderFact)] == ["MOEX:D10002"]
@@ -470,7 +470,7 @@ def test_one_accounts_bad_token_does_not_stop_the_others_on_the_connection(namel
 def test_a_nameless_refusal_before_a_close_is_the_only_accounts_own() -> None:
     floor = Floor(nameless_401=True, close_after_401=True)
     desk = Desk(floor)
-    desk.tokens[floor.keys["demo-01"]["refresh_token"]] = "revoked"
+    desk.tokens[floor.keys["alor-01"]["refresh_token"]] = "revoked"
     alone = desk.facts(channels=("orders", "trades"))
     said = alone.conversation.closed(1008, "token")
     assert said is not None
@@ -481,22 +481,22 @@ def test_two_logins_share_a_connection_and_each_trade_finds_its_account(plain: F
     """Acceptance (e)."""
     floor = Floor(accounts=4)
     desk = Desk(floor)
-    ear = desk.facts("demo-01", "demo-04")
+    ear = desk.facts("alor-01", "alor-04")
     floor.quote()
-    for account in ("demo-01", "demo-04"):
+    for account in ("alor-01", "alor-04"):
         floor.front.place_elsewhere(account, {"instrument": SBER, "side": "buy", "quantity": 1}, floor.now_ms)
     floor.carry()
     ear.listen()
     told = {f.account_ref: f.fill_id for f in of(ear.facts, FillFact)}
     assert told == {
-        "MOEX:D10001": next(iter(floor.front.account("demo-01").fills)),
-        "MOEX:D10004": next(iter(floor.front.account("demo-04").fills)),
+        "MOEX:D10001": next(iter(floor.front.account("alor-01").fills)),
+        "MOEX:D10004": next(iter(floor.front.account("alor-04").fills)),
     }
 
 
 def test_one_connection_takes_the_orders_of_all_portfolios_of_a_login(plain: Floor) -> None:
-    room = Room(plain, "demo-01", "demo-02")
-    for account in ("demo-01", "demo-02"):
+    room = Room(plain, "alor-01", "alor-02")
+    for account in ("alor-01", "alor-02"):
         place = room.desk.place(account_ref=room.desk.ref(account), price=Decimal(299))
         assert isinstance(room.ask(place), Accepted)
         assert len(plain.front.account(account).orders) == 1
@@ -515,9 +515,9 @@ def test_a_portfolio_that_the_token_may_not_see_is_refused_for_good(plain: Floor
 
 def test_a_revoked_refresh_token_is_a_matter_for_a_person(plain: Floor) -> None:
     desk = Desk(plain)
-    plain.front.command("kill_key", ["demo-01"], {}, plain.now_ms)
+    plain.front.command("kill_key", ["alor-01"], {}, plain.now_ms)
     with pytest.raises(VenueError) as raised:
-        desk.grant("demo-01")
+        desk.grant("alor-01")
     assert raised.value.error_class is ErrorClass.AUTH
 
 
@@ -528,7 +528,7 @@ def trade_days(floor: Floor, days: int, each: int = 2) -> None:
     for _ in range(days):
         for _ in range(each):
             floor.pass_ms(500)
-            floor.front.place_elsewhere("demo-01", {"instrument": SBER, "side": "buy", "quantity": 1}, floor.now_ms)
+            floor.front.place_elsewhere("alor-01", {"instrument": SBER, "side": "buy", "quantity": 1}, floor.now_ms)
         floor.pass_ms(86_400_000)
     floor.carry()
 
@@ -541,10 +541,10 @@ def test_an_outage_over_several_sessions_loses_no_trade(inclusive: bool, each: i
     floor.quote(size="10000")
     desk, since_ms = Desk(floor), floor.now_ms
     trade_days(floor, 3, each)
-    floor.front.place_elsewhere("demo-01", {"instrument": SBER, "side": "sell", "quantity": 1}, floor.now_ms)
-    desk.renew("demo-01")
+    floor.front.place_elsewhere("alor-01", {"instrument": SBER, "side": "sell", "quantity": 1}, floor.now_ms)
+    desk.renew("alor-01")
     fills = of(desk.told(desk.rest.fills(since_ms, floor.now_ms)), FillFact)
-    assert {f.fill_id for f in fills} == floor.front.account("demo-01").fills.keys()
+    assert {f.fill_id for f in fills} == floor.front.account("alor-01").fills.keys()
     assert len(fills) == 3 * each + 1
 
 
@@ -557,7 +557,7 @@ def test_a_day_order_ends_with_its_session_and_a_future_order_may_outlive_it() -
     room.hear()
     last = {f.venue_order_id: f.status for f in room.order_facts()}
     assert last == {share.venue_order_id: OrderStatus.CANCELLED, future.venue_order_id: OrderStatus.WORKING}
-    room.desk.renew("demo-01")
+    room.desk.renew("alor-01")
     assert [f.venue_order_id for f in of(room.desk.told(room.desk.rest.open_orders()), OrderFact)] == [
         future.venue_order_id
     ]
@@ -590,10 +590,10 @@ def test_trades_between_two_sessions_are_read_once_they_are_published() -> None:
     floor = Floor(history_delay_ms=600_000)
     floor.quote()
     desk, since_ms = Desk(floor), floor.now_ms
-    floor.front.place_elsewhere("demo-01", {"instrument": SBER, "side": "buy", "quantity": 1}, floor.now_ms)
+    floor.front.place_elsewhere("alor-01", {"instrument": SBER, "side": "buy", "quantity": 1}, floor.now_ms)
     until_ms = floor.front.trading.session_began_ms + 86_400_000
     floor.pass_ms(until_ms - floor.now_ms + 1000)
-    desk.renew("demo-01")
+    desk.renew("alor-01")
     assert of(desk.told(desk.rest.fills(since_ms, floor.now_ms)), FillFact) == []
     floor.pass_ms(600_000)
     assert len(of(desk.told(desk.rest.fills(since_ms, floor.now_ms)), FillFact)) == 1
@@ -612,7 +612,7 @@ def test_orders_go_out_over_http_as_well_and_the_same_request_is_carried_out_onc
     (again,) = desk.rest.read_outcomes([place], desk.send(request))
     assert isinstance(first, Accepted)
     assert again == first
-    assert len(floor.front.account("demo-01").orders) == 1
+    assert len(floor.front.account("alor-01").orders) == 1
     changed = amend(place, first.venue_order_id, new_price=Decimal(298))
     (second,) = desk.rest.read_outcomes([changed], desk.send(desk.rest.orders_request([changed])))
     assert isinstance(second, Accepted)
@@ -676,13 +676,13 @@ def test_the_venues_time_is_right_to_a_second(plain: Floor) -> None:
 def test_a_life_at_a_venue_drawn_by_chance_ends_with_the_same_books(seed: int) -> None:
     rules = drawn(random.Random(seed), limits=False)
     floor = Floor(**{f: getattr(rules, f) for f in Rules.__struct_fields__})
-    room = Room(floor, "demo-01", "demo-02")
+    room = Room(floor, "alor-01", "alor-02")
     chance = random.Random(f"life {seed}")
     floor.quote(size="1000")
-    opened = {a: dict(floor.front.account(a).cash) for a in ("demo-01", "demo-02")}
+    opened = {a: dict(floor.front.account(a).cash) for a in ("alor-01", "alor-02")}
     living: list[tuple[Any, str]] = []
     for n in range(25):
-        account = chance.choice(("demo-01", "demo-02"))
+        account = chance.choice(("alor-01", "alor-02"))
         doing = chance.random()
         if doing < 0.6 or not living:
             instrument, price = chance.choice(((SBER, 299 + chance.randrange(4)), (FUTURE, 30_000)))
@@ -699,7 +699,7 @@ def test_a_life_at_a_venue_drawn_by_chance_ends_with_the_same_books(seed: int) -
             if isinstance(outcome, Accepted):
                 living.append((place, outcome.venue_order_id))
     room.hear()
-    for account in ("demo-01", "demo-02"):
+    for account in ("alor-01", "alor-02"):
         ref, truth = room.desk.ref(account), floor.front.account(account)
         fills = {f.fill_id: f for f in of(room.ear.facts, FillFact) if f.account_ref == ref}
         assert fills.keys() == truth.fills.keys()

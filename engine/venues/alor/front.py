@@ -491,7 +491,7 @@ def front(
     rules: Rules | None = None,
     either: random.Random | None = None,
 ) -> AlorFront:
-    """A venue with customers demo-01, demo-02, …, several to a login: all of them follows from the seed.
+    """A venue with customers alor-01, alor-02, …, several to a login: all of them follows from the seed.
 
     `either` decides by chance what the dossier leaves unconfirmed.
     """
@@ -505,7 +505,7 @@ def front(
             of = len(logins) + 1
             logins.append(Login(f"P0{10_000 + of}", _uuid(random.Random(f"alor login {seed} {of}"))))
         portfolio = f"D{10_000 + number}"
-        customer = Customer(f"demo-{number:0{width}d}", "MOEX", portfolio, logins[-1])
+        customer = Customer(f"alor-{number:0{width}d}", "MOEX", portfolio, logins[-1])
         logins[-1].customers[portfolio] = customer
     made = AlorFront(logins, seed, faults, rules)
     chance = random.Random(f"alor opening {seed}")

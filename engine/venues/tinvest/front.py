@@ -468,7 +468,7 @@ def front(
     rules: Rules | None = None,
     either: random.Random | None = None,
 ) -> TInvestFront:
-    """A venue with accounts demo-01, demo-02, …, four to a token; all of it follows from the seed.
+    """A venue with accounts tinvest-01, tinvest-02, …, four to a token; all of it follows from the seed.
 
     `either` decides by chance what the dossier leaves unconfirmed.
     """
@@ -489,4 +489,4 @@ def _customer(number: int, accounts: int, seed: int) -> Customer:
     login = (number - 1) // _PER_LOGIN
     width = max(2, len(str(accounts)))
     token = f"t.{random.Random(f'tinvest login {seed} {login}').getrandbits(256):064x}"
-    return Customer(f"demo-{number:0{width}d}", str(2_000_000_000 + number), token)
+    return Customer(f"tinvest-{number:0{width}d}", str(2_000_000_000 + number), token)
