@@ -63,7 +63,7 @@ def test_an_order_is_accepted_filled_and_told_alike_by_stream_and_history(seed: 
     assert {o.account_ref for o in orders} == {desk.me["account_id"]}
     streamed = {f.fill_id: f for f in of(desk.facts, FillFact)}
     fetched = {f.fill_id: f for f in of(desk.told(desk.rest.fills(START_MS, floor.now_ms)), FillFact)}
-    true = floor.front.account("demo-01").fills
+    true = floor.front.account("tinvest-01").fills
     assert streamed.keys() == fetched.keys() == true.keys()
     for fill_id, fill in fetched.items():
         one = streamed[fill_id]
@@ -206,7 +206,7 @@ def test_a_key_that_was_used_is_never_taken_for_a_refusal() -> None:
     desk = Desk(floor)
     accepted = desk.ask(order)
     assert desk.ask(order) == accepted, "the state of the order that exists"
-    assert len(floor.front.account("demo-01").orders) == 1
+    assert len(floor.front.account("tinvest-01").orders) == 1
 
 
 @pytest.mark.parametrize("trades", ["new", "all"])
@@ -315,7 +315,7 @@ def test_a_stop_limit_order_is_cancelled_and_a_lost_one_is_never_proven_absent()
 def test_the_book_that_is_folded_is_the_one_that_the_venue_states(seed: int) -> None:
     floor = either(seed)
     desk = Desk(floor, **options_of(seed))
-    book = Book("demo-01", desk.catalogue.by_name)
+    book = Book("tinvest-01", desk.catalogue.by_name)
     desk.settle(5_000)
     stated = desk.told(desk.rest.statement())
     book.open_with(of(stated, PositionFact), of(stated, BalanceFact), floor.now_ms)
@@ -328,7 +328,7 @@ def test_the_book_that_is_folded_is_the_one_that_the_venue_states(seed: int) -> 
     desk.ask(desk.place(2, CNY, quantity=D(2), price=D("11.501")))
     desk.ask(desk.place(3, SR, quantity=D(4), price=D("30010")))
     desk.ask(desk.place(4, SR, side=Side.SELL, quantity=D(1), order_type=OrderType.MARKET, price=None))
-    floor.front.command("funding", ["demo-01"], {"instrument": SR}, floor.now_ms)
+    floor.front.command("funding", ["tinvest-01"], {"instrument": SR}, floor.now_ms)
     desk.settle(3_000)
     for fact in [
         *desk.facts,
@@ -339,7 +339,7 @@ def test_the_book_that_is_folded_is_the_one_that_the_venue_states(seed: int) -> 
     stated = desk.told(desk.rest.statement())
     assert {f.instrument: f.quantity for f in of(stated, PositionFact)} == {SR: D(3)}
     assert book.quantities() == {(SR, "net"): D(3)}
-    truth = floor.front.account("demo-01").cash
+    truth = floor.front.account("tinvest-01").cash
     assert book.cash == {b.currency: b.cash for b in of(stated, BalanceFact)} == truth
     assert len(of(stated, EquityFact)) == 1
 
@@ -350,13 +350,13 @@ def test_a_bond_is_counted_in_hundredths_of_its_face_and_its_interest_is_booked(
     bond = desk.catalogue[BOND]
     assert not bond.tradable
     assert bond.notional(D(1), D("58.5")) == D(585)
-    book = Book("demo-01", desk.catalogue.by_name)
+    book = Book("tinvest-01", desk.catalogue.by_name)
     desk.settle(5_000)
     stated = desk.told(desk.rest.statement())
     book.open_with([], of(stated, BalanceFact), floor.now_ms)
     desk.settle(1_000)
     floor.quote("SU26238RMFS4", "58.4", "58.5")
-    floor.front.place_elsewhere("demo-01", {"instrument": BOND, "side": "buy", "quantity": 7}, floor.now_ms)
+    floor.front.place_elsewhere("tinvest-01", {"instrument": BOND, "side": "buy", "quantity": 7}, floor.now_ms)
     desk.settle(3_000)
     for fact in [
         *desk.told(desk.rest.fills(START_MS, floor.now_ms)),
@@ -399,7 +399,7 @@ def test_history_of_earlier_days_is_asked_of_the_orders_behind_the_operations() 
     floor.quote(lots="50")
     desk.ask(desk.place(2))
     told = desk.told(desk.rest.fills(since_ms, floor.now_ms))
-    assert {f.fill_id for f in of(told, FillFact)} == floor.front.account("demo-01").fills.keys()
+    assert {f.fill_id for f in of(told, FillFact)} == floor.front.account("tinvest-01").fills.keys()
     assert {f.client_order_id for f in of(told, FillFact)} >= {order.client_order_id}
     assert order.client_order_id in [o.client_order_id for o in of(told, OrderFact)], "the order comes with them"
 
@@ -408,14 +408,14 @@ def test_history_of_earlier_days_is_asked_of_the_orders_behind_the_operations() 
 def test_what_the_orders_service_has_forgotten_is_known_by_its_number_only_where_numbers_agree(same: bool) -> None:
     floor = Floor(same_trade_numbers=same)
     floor.quote(lots="50")
-    floor.front.place_elsewhere("demo-01", {"instrument": SBER, "side": "buy", "quantity": 3}, floor.now_ms)
+    floor.front.place_elsewhere("tinvest-01", {"instrument": SBER, "side": "buy", "quantity": 3}, floor.now_ms)
     floor.pass_ms(40 * 3_600_000, 3_600_000)
     careful, trusting = Desk(floor), Desk(floor, operation_trade_ids="same")
     with pytest.raises(VenueError) as raised:
         careful.told(careful.rest.fills(START_MS, floor.now_ms))
     assert raised.value.code == "trade numbers"
     fills = trusting.told(trusting.rest.fills(START_MS, floor.now_ms))
-    assert ({f.fill_id for f in fills} == floor.front.account("demo-01").fills.keys()) is same
+    assert ({f.fill_id for f in fills} == floor.front.account("tinvest-01").fills.keys()) is same
 
 
 @pytest.mark.parametrize("border", ["whole", "twice", "lost"])
@@ -423,7 +423,7 @@ def test_a_walk_goes_over_all_its_pages_to_the_end(border: str) -> None:
     floor = Floor(page_border=border)
     desk = Desk(floor)
     for n in range(1_050):
-        floor.front.transfer("demo-01", "RUB", D(n + 1), floor.now_ms)
+        floor.front.transfer("tinvest-01", "RUB", D(n + 1), floor.now_ms)
         floor.now_ms += 1
     floor.pass_ms(5_000)
     told = of(desk.told(desk.rest.cash(START_MS, floor.now_ms)), CashFact)
@@ -440,7 +440,7 @@ def test_alike_movements_are_told_apart_and_keep_their_keys_when_ids_change() ->
     floor = Floor(stable_operation_ids=False)
     desk = Desk(floor)
     for _ in range(3):
-        floor.front.transfer("demo-01", "RUB", D(100), floor.now_ms)
+        floor.front.transfer("tinvest-01", "RUB", D(100), floor.now_ms)
     desk.settle()
     first = {c.key for c in desk.told(desk.rest.cash(START_MS, floor.now_ms)) if c.amount == 100}
     floor.pass_ms(600_000, 10_000)
@@ -466,7 +466,7 @@ def test_who_the_token_belongs_to_and_what_time_it_is() -> None:
     (page,) = desk.walk(desk.rest.identity())
     assert page.identity is not None
     assert (page.identity.venue_ref, page.identity.may_trade) == (desk.me["account_id"], True)
-    floor.front.trading.customers["demo-01"].access = "READ_ONLY"
+    floor.front.trading.customers["tinvest-01"].access = "READ_ONLY"
     (page,) = desk.walk(desk.rest.identity())
     assert page.identity is not None
     assert not page.identity.may_trade

@@ -50,7 +50,7 @@ class Floor:
     def house(self, ticker: str, side: str, lots: str, price: str, kind: OrderType = OrderType.LIMIT) -> None:
         self._house += 1
         book = self.front.exchange.books[ticker]
-        book.submit(f"~{self._house}", "~house", Side(side), kind, Decimal(lots), Decimal(price))
+        book.submit(f"~{self._house}", f"~house {self._house}", Side(side), kind, Decimal(lots), Decimal(price))
         self.front.settle(self.now_ms)
         self.carry()
 
@@ -83,7 +83,7 @@ class Floor:
                 assert isinstance(outgoing.frame, str), "T-Invest speaks text"
                 wire.frames.append(outgoing.frame)
 
-    def post(self, method: str, body: Any, account: str = "demo-01", **headers: str) -> tuple[int, Any, Response]:
+    def post(self, method: str, body: Any, account: str = "tinvest-01", **headers: str) -> tuple[int, Any, Response]:
         """A client's call, written apart from our dialect."""
         call = Call(
             method="POST",
@@ -122,7 +122,7 @@ class Wire:
 class Desk:
     """One account of ours, or several on one stream."""
 
-    def __init__(self, floor: Floor, account: str = "demo-01", **options: str) -> None:
+    def __init__(self, floor: Floor, account: str = "tinvest-01", **options: str) -> None:
         self.floor, self.catalogue = floor, Catalogue()
         self.me = floor.people[account]
         self.credentials = {"token": Secret(self.me["token"])}

@@ -122,14 +122,14 @@ _STATUSES: dict[int, ErrorClass] = {
 class Status(msgspec.Struct, gc=False):
     """An error, over HTTP or as a frame. `description` is the five-digit code, as a text or a number (§6.1)."""
 
-    code: int | None = None
+    code: int | str | None = None  # of gRPC; in an acknowledgement the five digits, as a text
     message: str | None = None
     description: str | int | None = None
     details: Any = None
 
     def vendor_code(self) -> str:
         """Where it stands in a frame is unconfirmed: it is looked for (§2.4)."""
-        for text in (str(self.description or ""), self.message or "", str(self.details or "")[:500]):
+        for text in (str(self.description or ""), str(self.code or ""), self.message or "", str(self.details)[:500]):
             if found := _CODE.search(text):
                 return found[0]
         return ""
@@ -150,8 +150,8 @@ def trouble(status: Status, http_status: int = 0) -> Trouble:
     words = (status.message or "").strip()[:200]
     if known is not None:
         return Trouble(known[0], code, f"{known[1]} ({words})" if words and words != code else known[1])
-    grpc = status.code if status.code is not None and 0 < status.code < 100 else None
-    if grpc is not None:
+    grpc = status.code
+    if isinstance(grpc, int) and 0 < grpc < 100:
         error_class = _GRPC.get(grpc, _E.UNKNOWN_OUTCOME)
         return Trouble(error_class, code or f"gRPC {grpc}", words or "no reason given")
     error_class = _STATUSES.get(http_status, _E.UNKNOWN_OUTCOME)

@@ -116,7 +116,7 @@ class Stream(Conversation):
         self.names = Names(catalogue)
         self.options, self.channels = options, channels
         self.refs = [login.ref for login in logins]
-        self.ready = False
+        self.ready = self._failed = False
         self._credentials = logins[0].credentials if logins else None
         self._proto = options.get("subprotocol", "json") == "json-proto"
         self.ping_ms = max(self.ping_ms_from, int(options.get("ping_ms", "5000")))
@@ -225,7 +225,8 @@ class Stream(Conversation):
     # ---- Ends
 
     def failed(self, status: Status) -> tuple[Said, ...]:
-        """An error ends the stream."""
+        """An error ends the stream; the close that follows adds nothing."""
+        self._failed = True
         found = trouble(status)
         match found.error_class:
             case ErrorClass.AUTH:
@@ -261,10 +262,10 @@ class Stream(Conversation):
         return None
 
     def closed(self, code: int, reason: str) -> Said | None:
-        vendor = code_in(reason)
-        if vendor in MEANINGS:
-            said = self.failed(Status(message=reason))
-            return said[-1]
+        if self._failed:
+            return None
+        if code_in(reason) in MEANINGS:
+            return self.failed(Status(message=reason))[-1]
         if code == 4016:
             return Said(Notice.AUTH_REFUSED, CLOSES[code], str(code))
         if code == 4008:
