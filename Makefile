@@ -17,7 +17,7 @@ VENV_PACKAGE = if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install
 RECORD   ?=
 SECONDS  ?= 60
 
-.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence burst fuzz
+.PHONY: help install demo test check lint types contracts bench chaos interop docs pins clean simulate soak silence burst fuzz storage
 
 help:            ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: install   ## floors and engine in one run (OUT=file.json writes the figur
 
 chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres SEED=1 RECORD=1)
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED) $(if $(RECORD),--record)
+
+storage: install ## files, database servers and clocks that fail under a real engine (RECORD=1)
+	$(BIN)/python -m tests.storage $(if $(RECORD),--record)
 
 simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=1 HOURS=0.2 | FILLS=n | LIMITS=1 HOURS=24 ACCOUNTS=300)
 	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(or $(SEEDS),1) --hours $(HOURS) \
