@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import measures
+from bench import measures, planning
 from bench.figures import Figure, Samples, document, machine, percentile
 from bench.measures import Tell
 from bench.world import Bare, Door, Running, bare, configure_log, door_of, office, running, venue_process
 
-ALL = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9")
+ALL = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
 LOAD = 10_000  # messages a second
 
 
@@ -61,6 +61,8 @@ class Bench:
         scale = self._scale
         if self._wanted & {"P1", "P2", "P3", "P4", "P6", "P9"}:
             await self._guarded("P1 P2 P3 P4 P6 P9", self._with_links)
+        if "P10" in self._wanted:
+            await self._guarded("P10", self._planning)
         if "P8" in self._wanted:
             await self._guarded("P8", self._reconcile)
         if "P7" in self._wanted:
@@ -178,6 +180,24 @@ class Bench:
         }
         figure.met = figure.engine <= 250 and found.longest_silence_s <= 27
         self.figures["P6"] = figure
+
+    # ---- P10
+
+    async def _planning(self) -> None:
+        """Nothing else runs meanwhile: the numbers are of one core."""
+        runs = self._scale.runs
+        shown = planning.previews(1000, runs, self._steps("P10 previews", runs))
+        split, each = planning.splits(10_000, runs, self._steps("P10 splits", runs))
+        figure = shown.figure("ms", what="preview of 1,000 accounts at three venues", target="≤ 1,000 ms")
+        over_all = split.figure("ms", what="", target="")
+        figure.also = {
+            "split_over_10000_ms": over_all.engine,
+            "split_over_10000_against_bare_divisions": over_all.ratio,
+            **{f"split_over_10000_{name}": ms for name, ms in each.items()},
+            "rebalance_of_1000_by_10_lines_ms": planning.rebalance(1000),
+        }
+        figure.met = figure.engine <= 1000 and over_all.engine <= 1000
+        self.figures["P10"] = figure
 
     # ---- P8
 
@@ -306,7 +326,9 @@ async def _main(options: argparse.Namespace, console: Console) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Floors and engine, measured in one run.")
-    parser.add_argument("targets", nargs="*", choices=[*ALL, []], metavar="P1…P9", help="which; all when none is named")
+    parser.add_argument(
+        "targets", nargs="*", choices=[*ALL, []], metavar="P1…P10", help="which; all when none is named"
+    )
     parser.add_argument("--out", help="write the figures as JSON")
     parser.add_argument("--quick", action="store_true", help="fewer accounts and runs: a look, not a figure")
     configure_log()
