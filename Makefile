@@ -57,9 +57,10 @@ chaos: install   ## a real engine killed with -9, KILLS=n times, against the ven
 storage: install ## files, database servers and clocks that fail under a real engine (RECORD=1)
 	$(BIN)/python -m tests.storage $(if $(RECORD),--record)
 
-simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=1 HOURS=0.2 | FILLS=n | LIMITS=1 HOURS=24 ACCOUNTS=300)
+simulate: install ## the whole engine on virtual time, every fault (SEED=1 SEEDS=1 HOURS=0.2 | FILLS=n | LIMITS=1 HOURS=24 ACCOUNTS=300; VENUE=…)
 	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(or $(SEEDS),1) --hours $(HOURS) \
-	  $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(FILLS),--fills $(FILLS)) $(if $(LIMITS),--limits) $(if $(RECORD),--record)
+	  $(if $(ACCOUNTS),--accounts $(ACCOUNTS)) $(if $(FILLS),--fills $(FILLS)) $(if $(LIMITS),--limits) \
+	  $(if $(VENUE),--venue $(VENUE)) $(if $(RECORD),--record)
 
 soak: install    ## many short simulations, among which every kind of trouble must have happened (SEEDS=200)
 	$(BIN)/python -m tests.simulation --seed $(SEED) --seeds $(or $(SEEDS),200) --hours 0.025 $(if $(RECORD),--record)

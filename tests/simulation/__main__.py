@@ -61,6 +61,8 @@ def _command(asked: argparse.Namespace) -> str:
         told += ["LIMITS=1", f"HOURS={asked.hours:g}", f"ACCOUNTS={asked.accounts or 300}"]
     else:
         told += [f"SEEDS={asked.seeds}", f"HOURS={asked.hours:g}"]
+    if asked.venue:
+        told.append(f"VENUE={asked.venue}")
     return " ".join(["make simulate", *told])
 
 

@@ -304,7 +304,7 @@ class Simulation:
             self.life.due.clear()
         await self._until(self._up, 600.0, "no engine came back")
         assert self.engine is not None
-        for name in sorted(self.operator.keyless):
+        for name in sorted(self.operator.keyless | self.engine.roster.halted.keys()):
             self.operator.give_key(name)
         for name in sorted(self.operator.paused):
             self.operator.resume(name)
