@@ -119,7 +119,7 @@ def _order(place: Place, portfolio: str, wording: Wording) -> Body:
         body["timeInForce"] = _worded(_time_in_force(place, wording), wording)
         if place.visible_quantity is not None:
             body["icebergFixed"] = whole(place.visible_quantity, "what an iceberg shows")
-            if wording.iceberg_variance:
+            if wording.iceberg_variance and place.instrument.unit == "contract":  # on that market only (§3.5)
                 body["icebergVariance"] = wording.iceberg_variance
     if kind in ("stop", "stopLimit"):
         body["condition"] = _worded("moreorequal" if place.side is Side.BUY else "lessorequal", wording)
