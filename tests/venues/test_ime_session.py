@@ -216,6 +216,18 @@ def test_a_quiet_opening_is_ready_after_a_moment_and_a_message_makes_it_so_at_on
     assert [notices(lively.tick(T_MS + s * 1000)) for s in range(4)] == [[], [], [], []]
 
 
+def test_our_clock_set_back_keeps_nobody_waiting() -> None:
+    made = session()
+    made.tick(T_MS)
+    assert notices(made.tick(T_MS - 3_600_000)) == []
+    assert notices(made.tick(T_MS - 3_598_000)) == ["ready"]
+
+
+def test_a_zone_that_nobody_knows_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match="mars"):
+        session(zone="mars")
+
+
 def test_what_cannot_be_read_makes_nothing_ready() -> None:
     assert notices(session().hear(b"{}", T_MS)) == ["unreadable"]
 

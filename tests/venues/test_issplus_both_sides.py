@@ -249,6 +249,19 @@ def test_latest_prices_are_as_old_as_what_guests_are_shown(paged: bool) -> None:
     assert all(mark.at_ms <= floor.now_ms - 900_000 for mark in marks)
 
 
+def test_a_key_that_is_not_taken_does_not_pass_late_prices_for_fresh_ones() -> None:
+    floor = Floor()
+    rest = ISSPLUS.rest(floor.catalogue, ref="", options={**ISSPLUS.options, "iss_login": "login"})
+    with pytest.raises(VenueError) as raised:
+        floor.walk(rest.marks()[0], authorization="Bearer old")
+    assert (raised.value.error_class, raised.value.code) == (ErrorClass.AUTH, "guest")
+
+
+def test_a_board_that_nobody_knows_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match="TQXX"):
+        ISSPLUS.rest(Floor().catalogue, ref="", options={**ISSPLUS.options, "boards": "TQBR,TQXX"})
+
+
 def test_with_an_api_key_they_are_fresh() -> None:
     floor = Floor()
     floor.seconds(60)

@@ -218,6 +218,16 @@ def test_a_failure_that_may_pass_is_waited_out(code: str) -> None:
     assert [s[:15] for s in sent(made.tick(T_MS + 1_000))] == ["SUBSCRIBE id:s2"]
 
 
+def test_our_clock_set_back_keeps_nobody_waiting() -> None:
+    made = connected()
+    made.tick(T_MS)
+    made.hear(b"ERROR\nsubscription:s1\nmessage:gateway.timeout\n\n\0", T_MS)
+    hour_ago_ms = T_MS - 3_600_000
+    assert sent(made.tick(hour_ago_ms)) == []
+    assert [s[:15] for s in sent(made.tick(hour_ago_ms + 60_000))] == ["SUBSCRIBE id:s2"]
+    assert notices(made.tick(hour_ago_ms + 70_000)) == ["info mute"]
+
+
 def test_a_server_without_its_broker_is_left_after_a_while() -> None:
     made, told = connected(), list[str]()
     for number in range(1, 6):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.venues.issplus.packets import UNREADABLE, moment_ms, packet, price, time_of_day_ms
@@ -232,7 +232,8 @@ rows = st.dictionaries(
 )
 
 
-@given(st.lists(rows, max_size=6))
+@given(st.lists(rows, max_size=4))
+@settings(max_examples=30)
 def test_updates_fold_as_they_say(updates: list[dict[str, dict[str, int]]]) -> None:
     kept, number = table(SNAPSHOT, sequence=Sequence.STRICT), 5
     believed = {key[0]: dict(row) for key, row in kept.rows.items()}

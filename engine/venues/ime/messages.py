@@ -82,6 +82,8 @@ class Zone:
     """
 
     def __init__(self, setting: str) -> None:
+        if setting not in _ZONES:
+            raise ValueError(f"option zone is one of {', '.join(_ZONES)}, not {setting!r}")
         self.known = _ZONES[setting]
 
     def learn(self, text: object, now_ms: int) -> None:

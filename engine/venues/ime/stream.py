@@ -86,6 +86,8 @@ class Session(Conversation):
     def tick(self, now_ms: int) -> Heard | None:
         if self._begun_ms is None:
             self._begun_ms = self._heard_ms = now_ms
+        # Our clock may have been set back: nobody waits for the time that is gone.
+        self._begun_ms, self._heard_ms = min(self._begun_ms, now_ms), min(self._heard_ms, now_ms)
         silence_ms = int(self._options["silence_ms"])
         if self._ready and silence_ms and now_ms - self._heard_ms >= silence_ms:
             self._heard_ms = now_ms

@@ -61,7 +61,10 @@ class IssRest(FeedRest):
         self._catalogue = catalogue
         self._signed = options["iss_login"] == "login"
         self._delay_ms = 0 if self._signed else _GUEST_DELAY_MS
-        self._boards = [BOARDS[name] for name in options["boards"].split(",") if name]
+        names = [name.strip() for name in options["boards"].split(",") if name.strip()]
+        if unknown := [name for name in names if name not in BOARDS]:
+            raise ValueError(f"option boards: {', '.join(unknown)} is none of {', '.join(BOARDS)}")
+        self._boards = [BOARDS[name] for name in names]
         self._volume_in_lots = options["candle_volume"] == "lots"
 
     # ---- Small things
@@ -142,7 +145,7 @@ class IssRest(FeedRest):
         """
 
         def read(response: Response) -> Page:
-            rows = _rows(_told(response), block)
+            rows = _rows(_told(response, signed=self._signed), block)
             first = rows[0].get("SECID", rows[0].get("begin")) if rows else None
             if first is None or first == before:
                 return Page()
@@ -159,8 +162,8 @@ class IssRest(FeedRest):
 _Take = Callable[[Sequence[_Row]], Page]
 
 
-def _told(response: Response) -> dict[str, Any]:
-    """Who is not entitled often gets a page to log in on, as a success."""
+def _told(response: Response, *, signed: bool = False) -> dict[str, Any]:
+    """Who is not entitled often gets a page to log in on, as a success; or, though `signed`, what guests get."""
     if response.status == 401:
         raise VenueError(ErrorClass.AUTH, "401", "ISS wants a login, or another one")
     if response.status == 403:
@@ -173,6 +176,8 @@ def _told(response: Response) -> dict[str, Any]:
         raise VenueError(ErrorClass.REFUSED, str(response.status), "refused")
     if "html" in _header(response, "content-type") or response.body.lstrip()[:1] == b"<":
         raise VenueError(ErrorClass.AUTH, "not_entitled", "a page for people: this login may not have it")
+    if signed and _header(response, _MARKER) == "denied":
+        raise VenueError(ErrorClass.AUTH, "guest", "the login was not taken: this is what guests are shown, late")
     try:
         return _decode(response.body)
     except UNREADABLE as error:

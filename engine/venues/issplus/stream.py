@@ -83,7 +83,7 @@ class Session(Conversation):
         self._frames = Frames()
         self._connected_ms: int | None = None
         self._ready = False
-        self._number = 0
+        self._number = self._looked_ms = 0
         self._by_id: dict[str, _Subscription] = {}
         self._tombs: OrderedDict[str, None] = OrderedDict()  # ids given up: what still comes under them is no news
         self._sent_ms: list[int] = []
@@ -137,12 +137,23 @@ class Session(Conversation):
 
     def tick(self, now_ms: int) -> Heard | None:
         told = _Told()
+        if now_ms < self._looked_ms:
+            self._set_back(now_ms)
+        self._looked_ms = now_ms
         if self._connected_ms is not None:
             for subscription in self._subscriptions.values():
                 self._pass(subscription, now_ms, told)
         overdue, wrong = self._frames.settle()
         self._take(overdue, wrong, now_ms, told)
         return Heard(said=told.said, frames=told.frames) if told.said or told.frames else None
+
+    def _set_back(self, now_ms: int) -> None:
+        """Our clock was: nobody waits for the time that is gone."""
+        self._connected_ms = None if self._connected_ms is None else min(self._connected_ms, now_ms)
+        for subscription in self._subscriptions.values():
+            subscription.since_ms = min(subscription.since_ms, now_ms)
+            subscription.begun_ms = min(subscription.begun_ms, now_ms)
+            subscription.due_ms = min(subscription.due_ms, now_ms + _LONGEST_PAUSE_MS)
 
     def _pass(self, subscription: _Subscription, now_ms: int, told: _Told) -> None:
         quiet_ms = now_ms - subscription.since_ms
