@@ -230,6 +230,7 @@ def test_everything_is_listed_in_our_spelling_and_then_found_by_it() -> None:
         "LKOH/RUB": "1",
         "TMOS/RUB": "1",
         "CNY/RUB": "1000",
+        "USD/RUB": "1000",
         "SR/RUB:RUB-2612": "1",
         "CR/RUB:RUB-2612": "1000",
     }

@@ -395,6 +395,7 @@ STAGE = Stage(
             "securities:GAZP/RUB",
             "securities:LKOH/RUB",
             "securities:CNY/RUB",
+            "securities:USD/RUB",
             "orderbooks:SBER/RUB",
             "candles:SBER/RUB:M1",
         )
