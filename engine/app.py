@@ -221,6 +221,7 @@ class Engine:
             children=self.children,
             gap_since=self.backfill.gap_since,
             worths=self.worths,
+            ledger=self.ledger,
         )
         self.market = LiveMarket(roster=self.roster, sync=self.sync, worths=self.worths)
         self.planner = Planner(

@@ -74,6 +74,7 @@ class Children:
         self._plans: dict[str, Plan] = {}
         self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
         self._children: dict[str, Child] = {}  # by client order id
+        self._of_account: dict[str, dict[str, None]] = {}  # account_id -> client order ids
         self._open: dict[str, None] = {}  # the client order ids of those that may be at work
         self._further: dict[str, None] = {}  # of orders that wait to be claimed, each by itself
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
@@ -145,6 +146,7 @@ class Children:
                 del self._plans[plan_id], self._of_plan[plan_id]
                 for child in children:
                     del self._children[child.client_order_id]
+                    del self._of_account[child.account_id][child.client_order_id]
 
     # ---- questions
 
@@ -158,7 +160,7 @@ class Children:
         return [self._children[c] for c in self._of_plan.get(plan_id, [])]
 
     def of_account(self, account_id: str) -> list[Child]:
-        return [c for c in self._children.values() if c.account_id == account_id]
+        return [self._children[c] for c in self._of_account.get(account_id, ())]
 
     def open(self, account_id: str | None = None) -> list[Child]:
         """Those that may be at work: sending, unknown, working."""
@@ -360,6 +362,7 @@ class Children:
 
     def _keep(self, child: Child) -> None:
         self._of_plan[child.plan_id].append(child.client_order_id)
+        self._of_account.setdefault(child.account_id, {})[child.client_order_id] = None
         self._hold(child)
 
     def _hold(self, child: Child) -> None:

@@ -89,7 +89,11 @@ class Worths:
         stated = worth.stated
         if stated is None:
             return None
-        return stated.total if stated.currency == currency or {stated.currency, currency} <= self._at_par else None
+        return stated.total if self.at_par(stated.currency, currency) else None
+
+    def at_par(self, one: str, other: str) -> bool:
+        """Do these currencies count one to one?"""
+        return one == other or {one, other} <= self._at_par
 
     def _rates_of(self, environment: str, currency: str) -> Rates:
         key, now_ms = (environment, currency), self._clock.now_ms()

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from engine.core.book import supersedes
-from engine.core.facts import FillFact, OrderFact
+from engine.core.facts import CashFact, EquityFact, FillFact, OrderFact
 from engine.core.plans import Child
 from engine.ledger import facts, rows
 from engine.ledger.tables import child, fact
@@ -93,6 +93,34 @@ def fills(
                 account_id=row.account_id, received_at_ms=row.received_at_ms, source=row.source, fill=told
             )
     return list(found.values())
+
+
+class DayStart(msgspec.Struct, frozen=True):
+    """What an account was worth when a day began, by the venue's word, and what was paid in (less out) since."""
+
+    equity: EquityFact
+    paid_in: dict[str, Decimal]  # by currency
+
+
+def day_start(connection: sa.Connection, account_id: str, day_ms: int) -> DayStart | None:
+    """The last valuation before the day, else the first in it; None where the ledger has neither."""
+    mine = sa.and_(fact.c.account_id == account_id, fact.c.kind == "equity")
+    before = sa.select(fact.c.body).where(mine, fact.c.at_ms < day_ms).order_by(fact.c.at_ms.desc())
+    after = sa.select(fact.c.body).where(mine, fact.c.at_ms >= day_ms).order_by(fact.c.at_ms)
+    body = connection.scalar(before.limit(1)) or connection.scalar(after.limit(1))
+    if body is None:
+        return None
+    equity = facts.read(body)
+    assert isinstance(equity, EquityFact), "kind says equity"
+    moved = sa.select(fact.c.body).where(
+        fact.c.account_id == account_id, fact.c.kind == "cash", fact.c.at_ms > equity.at_ms
+    )
+    paid_in: dict[str, Decimal] = {}
+    for row in connection.scalars(moved):
+        cash = facts.read(row)
+        if isinstance(cash, CashFact) and cash.kind == "transfer":
+            paid_in[cash.currency] = paid_in.get(cash.currency, Decimal(0)) + cash.amount
+    return DayStart(equity, paid_in)
 
 
 def last_fact_at_ms(connection: sa.Connection, account_id: str) -> int | None:

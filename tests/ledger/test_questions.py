@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from engine.core.facts import AccountFact, OrderStatus
+from engine.core.facts import AccountFact, CashFact, EquityFact, OrderStatus
 from engine.core.orders import OrderState
 from engine.core.plans import PlanState
 from engine.ledger import plans, questions, rows, tables
@@ -58,3 +58,30 @@ def test_the_latest_word_of_an_account_is_dated(connection: sa.Connection) -> No
     assert questions.last_fact_at_ms(connection, "ann") is None
     record(connection, fill(1))
     assert questions.last_fact_at_ms(connection, "ann") == 5000
+
+
+DAY_MS = 86_400_000
+
+
+def equity(total: int, at_ms: int) -> EquityFact:
+    return EquityFact(currency="USD", total=Decimal(total), updated_at_ms=at_ms)
+
+
+def paid(amount: int, at_ms: int, kind: str = "transfer", currency: str = "USDT") -> CashFact:
+    return CashFact(cash_id=f"c{at_ms}", currency=currency, amount=Decimal(amount), kind=kind, booked_at_ms=at_ms)
+
+
+def test_a_day_begins_with_the_last_valuation_before_it_and_counts_what_was_paid_since(
+    connection: sa.Connection,
+) -> None:
+    assert questions.day_start(connection, "ann", DAY_MS) is None
+    record(connection, equity(90, DAY_MS + 5), equity(80, DAY_MS + 9))
+    began = questions.day_start(connection, "ann", DAY_MS)
+    assert began is not None
+    assert (began.equity.total, began.paid_in) == (90, {})
+    record(connection, equity(70, DAY_MS - 50), equity(100, DAY_MS - 10), equity(1, DAY_MS - 1), account_id="bob")
+    record(connection, equity(100, DAY_MS - 10), paid(7, DAY_MS - 20), paid(30, DAY_MS + 1), paid(-10, DAY_MS + 2))
+    record(connection, paid(99, DAY_MS + 3, kind="fee"))
+    began = questions.day_start(connection, "ann", DAY_MS)
+    assert began is not None
+    assert (began.equity.total, began.paid_in) == (100, {"USDT": 20})
