@@ -59,6 +59,13 @@ async def approved(w: World, sides: dict[str, str], **choices: Any) -> dict[str,
     return made
 
 
+async def later(w: World, seconds: float) -> None:
+    """Time goes on; and the ledger's thread, which no clock moves, gets to its commits."""
+    await w.advance(seconds)
+    for _ in range(5):
+        await w.advance(0.01)
+
+
 def placed(w: World, account_id: str) -> list[Side]:
     return [command.side for command in w.sent(account_id) if isinstance(command, Place)]
 
@@ -75,7 +82,7 @@ async def test_an_accounts_buys_go_when_its_own_sells_are_done(tmp_path: Path) -
         assert [placed(w, a) for a in ("ann", "bob", "cat")] == [[Side.SELL], [Side.SELL], [Side.BUY]]
         assert w.now(made["annb"]).state is S.PLANNED
         ends(w, "ann", made["anns"])
-        await w.advance(1)
+        await later(w, 1)
         assert [placed(w, a) for a in ("ann", "bob")] == [[Side.SELL, Side.BUY], [Side.SELL]]
         assert [i["kind"] for i in w.intents(made["annb"])] == ["place"], "durably claimed before it went"
 
@@ -86,7 +93,7 @@ async def test_a_sell_that_came_to_nothing_lets_the_buy_go_too(tmp_path: Path, s
         made = await approved(w, {"ann": "sb"}, sells_first=True, sells_wait_ms=WAIT_MS)
         await w.executor.execute("p1", "mia")
         ends(w, "ann", made["anns"], status)
-        await w.advance(1)
+        await later(w, 1)
         assert placed(w, "ann") == [Side.SELL, Side.BUY]
 
 
@@ -95,9 +102,9 @@ async def test_buys_wait_no_longer_than_the_plan_grants(tmp_path: Path) -> None:
         made = await approved(w, {"ann": "sb"}, sells_first=True, sells_wait_ms=WAIT_MS)
         await w.executor.execute("p1", "mia")
         w.hear("ann", w.seen(made["anns"], side=Side.SELL))
-        await w.advance(WAIT_MS / 1000 - 1)
+        await later(w, WAIT_MS / 1000 - 1)
         assert placed(w, "ann") == [Side.SELL]
-        await w.advance(2)
+        await later(w, 2)
         assert placed(w, "ann") == [Side.SELL, Side.BUY]
 
 
@@ -108,7 +115,7 @@ async def test_a_plan_whose_buys_wait_is_at_work_and_can_be_cancelled(tmp_path: 
         assert (progress.state, progress.settled) == (PlanState.EXECUTING, False)
         await w.executor.cancel("p1")
         ends(w, "ann", made["anns"], OrderStatus.CANCELLED)
-        await w.advance(2)
+        await later(w, 2)
         assert placed(w, "ann") == [Side.SELL]
         assert w.now(made["annb"]).state is S.SKIPPED
 
@@ -119,7 +126,7 @@ async def test_a_buy_whose_time_is_over_is_not_sent_after_its_sell(tmp_path: Pat
         await w.executor.execute("p1", "mia")
         w.against = [Denial(Code.PLAN_EXPIRED.value, text="its time is over")]
         ends(w, "ann", made["anns"])
-        await w.advance(2)
+        await later(w, 2)
         assert placed(w, "ann") == [Side.SELL]
         assert (w.now(made["annb"]).state, w.now(made["annb"]).reason) == (S.SKIPPED, "its time is over")
 
@@ -130,10 +137,10 @@ async def test_an_order_waits_for_its_account_where_the_manager_chose_so(tmp_pat
         made = await approved(w, {"ann": "b", "bob": "b"}, offline=Offline.QUEUE, queue_until_ms=until_ms)
         w.denied, w.against = {("bob", 0): [DOWN]}, [DOWN]
         await w.executor.execute("p1", "mia")
-        await w.advance(5)
+        await later(w, 5)
         assert (placed(w, "ann"), placed(w, "bob"), w.now(made["bobb"]).state) == ([Side.BUY], [], S.PLANNED)
         w.against = []
-        await w.advance(2)
+        await later(w, 2)
         assert placed(w, "bob") == [Side.BUY]
 
 
@@ -143,12 +150,12 @@ async def test_an_account_that_does_not_come_back_in_time_gets_nothing(tmp_path:
         made = await approved(w, {"ann": "b"}, offline=Offline.QUEUE, queue_until_ms=until_ms)
         w.denied, w.against = {("ann", 0): [DOWN]}, [DOWN]
         await w.executor.execute("p1", "mia")
-        await w.advance(32)
+        await later(w, 32)
         skipped = w.now(made["annb"])
         assert (skipped.state, placed(w, "ann")) == (S.SKIPPED, [])
         assert "it might wait until" in skipped.reason
         w.against = []
-        await w.advance(5)
+        await later(w, 5)
         assert placed(w, "ann") == []
 
 
@@ -165,5 +172,5 @@ async def test_what_waited_when_the_engine_stopped_is_not_sent_by_the_next(tmp_p
         made = await approved(w, {"ann": "sb"}, sells_first=True, sells_wait_ms=WAIT_MS)
         await w.executor.execute("p1", "mia")
         w.children.read_back("p1")
-        await w.advance(1)
+        await later(w, 1)
         assert w.now(made["annb"]).state is S.SKIPPED
