@@ -24,6 +24,7 @@ from engine.core.venue import (
     EndpointKind,
     ErrorClass,
     Frame,
+    Grant,
     Handshake,
     Heard,
     Login,
@@ -65,6 +66,8 @@ class Talk(Conversation):
                 return Heard(replies=[Reply(rest, ())])
             case "ask":
                 return Heard(frames=["answer"])
+            case "refuse":
+                return Heard(said=[Said(Notice.AUTH_REFUSED, "the token", "401", ref=rest)])
             case "raise":
                 raise KeyError("a mistake in the dialect")
             case _:
@@ -95,7 +98,7 @@ class Nothing:
         return ()
 
 
-def venue(*, pings: bool = True, opens: int = 1000) -> Venue:
+def venue(*, pings: bool = True, opens: int = 1000, pack: int = 1, grant: Grant | None = None) -> Venue:
     def converse(*, logins: Sequence[Login], **_: Any) -> Conversation:
         return Talk(logins[0].credentials["key"].reveal() if logins else "nobody", pings)
 
@@ -104,7 +107,14 @@ def venue(*, pings: bool = True, opens: int = 1000) -> Venue:
         title="Toy",
         places=(),
         endpoints=(
-            EndpointKind(name="private", transport=Transport.STREAM, listener=Listener.ACCOUNT, requires_auth=True),
+            EndpointKind(
+                name="private",
+                transport=Transport.STREAM,
+                listener=Listener.ACCOUNT,
+                requires_auth=True,
+                pack=pack,
+                pack_logins=pack > 1,
+            ),
             EndpointKind(name="public", transport=Transport.STREAM, listener=Listener.VENUE, requires_auth=False),
             EndpointKind(name="rest", transport=Transport.HTTP, listener=Listener.ACCOUNT, requires_auth=True),
         ),
@@ -126,6 +136,7 @@ def venue(*, pings: bool = True, opens: int = 1000) -> Venue:
         sign=lambda *_: pytest.fail("no HTTP here"),
         render_order_id=str,
         owns_order_id=lambda _: True,
+        grant=grant,
     )
 
 
@@ -240,6 +251,7 @@ class World:
         self.keys: dict[str, str] = {}
         self.greets = self.reachable = True
         self.sealed: set[str] = set()  # accounts whose credentials cannot be opened
+        self.tokens_refused: list[str] = []
         self.links = Links(
             clock=clock,
             dial=dial or self.dial,
@@ -250,6 +262,7 @@ class World:
             hearer=self.told,
             pulse=Pulse(),
             rng=random.Random(1),
+            token_refused=lambda row: self.tokens_refused.append(row.listener_id),
         )
 
     async def login(self, connection: Connection) -> Login:
@@ -630,6 +643,32 @@ async def test_a_close_code_that_means_refused_halts(live: World) -> None:
     live.sockets[0].cut(4001, "login failed")
     await live.seconds(300)
     assert [line[:2] for line in live.told.lines] == [("down", "a"), ("halted", "a")]
+
+
+async def test_one_account_of_several_gets_a_new_token_before_it_halts_alone(clock: FakeClock) -> None:
+    grant = Grant(request=lambda *_: pytest.fail("no HTTP"), read=lambda *_: pytest.fail("no HTTP"), renew_before_ms=0)
+    async with running(World(clock, toy=venue(pack=3, grant=grant))) as world:
+        world.greets = False
+        await world.wants(private("a"), private("b"))
+        world.sockets[0].says("refuse b")
+        await world.seconds(5)
+        assert world.tokens_refused == ["b"]
+        assert world.told.named("halted") == []
+        world.sockets[1].says("refuse b")
+        world.sockets[1].says("ready")
+        await settle()
+        assert world.told.named("halted") == [("halted", "b", "401")]
+        assert world.link("a").live
+        assert (len(world.sockets), world.tokens_refused) == (2, ["b"])
+
+
+async def test_without_access_tokens_one_account_of_several_halts_at_once(clock: FakeClock) -> None:
+    async with running(World(clock, toy=venue(pack=3))) as world:
+        await world.wants(private("a"), private("b"))
+        world.sockets[0].says("refuse a")
+        await settle()
+        assert world.told.named("halted") == [("halted", "a", "401")]
+        assert world.link("b").live
 
 
 async def test_credentials_that_cannot_be_opened_halt_that_account_alone(world: World) -> None:

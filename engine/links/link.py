@@ -98,7 +98,7 @@ class Link:
     """One connection at run time: that of one row of the register, or of several that share it."""
 
     __slots__ = (
-        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_read_again_s", "_scopes",
+        "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_read_again_s", "_refused", "_scopes",
         "_session", "_shared", "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection",
         "frames", "last_error", "rows", "sent",
     )  # fmt: skip
@@ -121,6 +121,7 @@ class Link:
         self._of_ref: dict[str, Connection] = {}  # by the venue's name of the account, where several share the socket
         self._shared = house.venues[connection.venue].endpoint(connection.kind).pack > 1
         self._token_refused = False  # a new token was asked for, and nothing has become ready since
+        self._refused: dict[str, bool] = {}  # by ref, whose token alone was refused: was the next one, too?
         self._up = False  # on_live was called, and no on_down since
         self._down_since_ms = down_since_ms
 
@@ -500,7 +501,7 @@ class Link:
 
     def _said(self, session: _Session, frame: bytes, said: Said) -> None:
         if said.ref and said.notice is Notice.AUTH_REFUSED and (row := self._of_ref.get(said.ref)) is not None:
-            self._house.hearer.on_halted(row, said.code, said.detail)  # the others on this connection go on
+            self._refused_alone(row, said)
             return
         match said.notice:
             case Notice.READY:
@@ -526,6 +527,15 @@ class Link:
             case Notice.CHANNEL_LOST if session is self._opening:
                 raise _Ended(f"a channel is not delivered ({said.code} {said.detail})")
 
+    def _refused_alone(self, row: Connection, said: Said) -> None:
+        """One of several on this connection; the others go on. Where there are access tokens, a new one is tried."""
+        if self._house.venues[row.venue].grant is not None and said.ref not in self._refused:
+            self._refused[said.ref] = False
+            self._house.token_refused(row)
+            raise _Ended(f"the access token of {said.ref} was refused ({said.code} {said.detail})")
+        self._refused[said.ref] = True
+        self._house.hearer.on_halted(row, said.code, said.detail)
+
     def _ready(self, session: _Session) -> None:
         if session is not self._opening:
             return
@@ -537,6 +547,7 @@ class Link:
         was_down_since_ms, self._down_since_ms = self._down_since_ms, None
         self._up = True
         self._token_refused = False
+        self._refused = {ref: again for ref, again in self._refused.items() if again}
         log.info("live", connection=self.connection.connection_key, was_down_since_ms=was_down_since_ms)
         for row in self.rows:
             self._house.hearer.on_live(row, was_down_since_ms)
