@@ -92,6 +92,7 @@ def listed(row: ListedRow) -> Instrument | None:
         quantity_step=Decimal(1),
         min_quantity=Decimal(1),
         price_tick=tick,
+        settled_daily=kind is InstrumentKind.FUTURE,
         market=spelling.MOEX,
         tradable=tradable,
         status="live" if row.api_trade_available_flag else "not for the API",

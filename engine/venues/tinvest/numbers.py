@@ -58,7 +58,7 @@ def number(money: Money | None) -> Decimal:
         raise ValueError(f"no nano: {nano}")
     if (units > 0 > nano) or (units < 0 < nano):
         raise ValueError(f"mixed signs: {units} and {nano}")
-    return Decimal(units) if not nano else units + nano * _EXACT
+    return Decimal(units) if not nano else units + (nano * _EXACT).normalize()
 
 
 def optional(money: Money | None) -> Decimal | None:
