@@ -19,6 +19,7 @@ MINUTE_MS = 60_000
 _EARLIER = 600  # minutes of history that there are from the beginning
 _MOST_BARS = 6000
 _SEEN_EVERY_MS = 1000
+_SHOWN_LATE = 60  # minutes before the beginning that can be shown
 _SEEN = 1800  # what guests are shown late
 _MOSCOW_MS = 3 * 3_600_000
 
@@ -49,9 +50,10 @@ class Ticker:
         self.last = self.open = self.high = self.low = self.previous = listing.start
         self._earlier(random.Random(f"issplus bars {listing.ticker} {seed}"), now_ms)
         self.seen: deque[tuple[int, Row]] = deque(maxlen=_SEEN)
-        begun_ms = now_ms - _EARLIER * MINUTE_MS
-        quotes = {"BID": listing.start - listing.tick, "OFFER": listing.start + listing.tick, "LAST": listing.start}
-        self.seen.append((begun_ms, {**self.row(now_ms), **quotes, "TIME": clock(begun_ms)}))
+        for bar in self.bars[-_SHOWN_LATE:]:
+            ended_ms = bar.begin_ms + MINUTE_MS - 1000
+            quotes = {"BID": bar.close - listing.tick, "OFFER": bar.close + listing.tick, "LAST": bar.close}
+            self.seen.append((ended_ms, {**self.row(now_ms), **quotes, "TIME": clock(ended_ms)}))
 
     def _earlier(self, chance: random.Random, now_ms: int) -> None:
         """Bars that lead to the opening price."""
