@@ -49,6 +49,7 @@ class Plans(msgspec.Struct, frozen=True):
     margin_percent: float = 10.0  # what a derivative is taken to bind of its notional, for the check of buying power
     at_par: tuple[str, ...] = ("USD", "USDT", "USDC")  # counted one to one when an account's NAV is told in one of them
     four_eyes_notional: float = 0.0  # above it another person must approve; 0: never asked
+    orders_a_minute: int = 0  # so many of one account are let out; 0: no limit but the venue's
     attempts: int = 2  # an order that provably never arrived is sent anew, so often in all; 1: never
 
 
@@ -146,6 +147,7 @@ _LIMITS: dict[tuple[str, str], tuple[Any, str]] = {
     ("plans", "send_timeout_s"): (lambda v: 0.1 <= v <= 60, "must lie between 0.1 and 60 seconds"),
     ("plans", "request_expiry_s"): (lambda v: 1 <= v <= 60, "must lie between 1 and 60 seconds"),
     ("plans", "four_eyes_notional"): (lambda v: v >= 0, "must not be negative"),
+    ("plans", "orders_a_minute"): (lambda v: v >= 0, "must not be negative"),
     ("plans", "attempts"): (lambda v: 1 <= v <= 5, "must lie between 1 and 5"),
     ("backfill", "overlap_s"): (
         lambda v: v >= 30,

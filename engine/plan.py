@@ -84,6 +84,7 @@ def rules_of(plans: Plans) -> Rules:
         margin_percent=_exact(plans.margin_percent),
         four_eyes_notional=_exact(plans.four_eyes_notional),
         attempts=plans.attempts,
+        max_orders_a_minute=plans.orders_a_minute,
     )
 
 

@@ -17,7 +17,17 @@ from engine.core.facts import Side
 from engine.core.fairness import LegFairness
 from engine.core.limits import plain
 from engine.core.orders import OrderState
-from engine.core.plans import Child, Leg, Method, Plan, PlanState, Preview, PreviewRow
+from engine.core.plans import (
+    BelowMinimum,
+    Cannot,
+    Child,
+    Leg,
+    Method,
+    Plan,
+    PlanState,
+    Preview,
+    PreviewRow,
+)
 
 _ZERO = Decimal(0)
 
@@ -105,9 +115,35 @@ def _headline(plan: Plan) -> Text:
     if plan.approval is not None:
         line.append(f"\napproved by {plan.approval.by} {_stamp(plan.approval.at_ms)}, ")
         line.append(f"statement {plan.approval.statement_hash[:16]}…")
+    for choice in _choices(plan):
+        line.append(f"\n{choice}")
     if plan.note:
         line.append(f"\n{plan.note}")
     return line
+
+
+def _choices(plan: Plan) -> Iterator[str]:
+    """What the manager chose that is not the default."""
+    if plan.below_minimum is not BelowMinimum.SKIP:
+        yield {
+            BelowMinimum.RAISE: "a share below the smallest order is raised to it",
+            BelowMinimum.REJECT: "a share below the smallest order refuses the whole plan",
+        }[plan.below_minimum]
+    if plan.cannot is not Cannot.DROP:
+        yield {
+            Cannot.REDUCE: "who cannot take its share takes what it can; the rest stays with nobody",
+            Cannot.RESPREAD: "the share of who cannot take it goes to the others",
+            Cannot.REJECT: "one account that cannot take its share refuses the whole plan",
+        }[plan.cannot]
+    if plan.cap_notional is not None:
+        yield f"at most {money(plan.cap_notional)} in all, everybody scaled down alike"
+    if plan.queue_until_ms is not None:
+        yield f"orders of offline accounts wait until {_stamp(plan.queue_until_ms)}"
+    if plan.sells_first:
+        yield f"an account's buys wait for its sells, {plan.sells_wait_ms // 1000} s at most"
+    for one in plan.overrides:
+        whom = one.account_id or "all accounts"
+        yield f"{one.code} of {whom} set aside by {one.by} until {_stamp(one.expires_at_ms)}: {one.why}"
 
 
 def state_text(state: PlanState) -> Text:
@@ -127,6 +163,12 @@ def _leg_tables(shown: Preview, number: int) -> Iterator[RenderableType]:
     unit = next((row.unit for row in rows if row.unit), "")
     if nobody:
         yield Text(f"{plain(nobody)} {unit} stay with nobody", style="yellow")
+    if waiting := [row for row in part if row.queued]:
+        whom = ", ".join(f"{row.account_id} ({row.queued[0].text})" for row in waiting)
+        yield Text(f"{len(waiting)} may wait for their accounts: {whom}", style="yellow")
+    if aside := [row for row in part if row.overridden]:
+        whom = ", ".join(f"{row.account_id} ({', '.join(d.code for d in row.overridden)})" for row in aside)
+        yield Text(f"{len(aside)} take part because a denial was set aside: {whom}", style="yellow")
     if len(part) < len(rows):
         yield _skipped([row for row in rows if not row.takes_part])
 

@@ -12,7 +12,18 @@ from rich.console import Console, RenderableType
 
 from engine.core.facts import Side
 from engine.core.orders import OrderState, OrderType
-from engine.core.plans import Child, Leg, Method, Plan, PlanState
+from engine.core.plans import (
+    BelowMinimum,
+    Cannot,
+    Child,
+    Denial,
+    Leg,
+    Method,
+    Offline,
+    Override,
+    Plan,
+    PlanState,
+)
 from engine.core.preview import preview
 from engine.reports.plans import leg_sentence, orders_table, plans_table, preview_table, read_plan
 from tests.plan_world import BTC, NOW_MS, RULES, SWAP, FakeAccount, FakeAccounts, FakeMarket
@@ -154,3 +165,37 @@ def test_every_order_shows_where_it_stands_and_why() -> None:
         assert words in good
     for words in ("rejected late", "51008: [no] money", "–"):
         assert words in bad
+
+
+def test_what_the_manager_chose_and_who_waits_is_shown() -> None:
+    given = Override(code="duplicate", by="bob", why="meant", at_ms=NOW_MS, expires_at_ms=NOW_MS + 1000)
+    one = msgspec.structs.replace(
+        previewed(EQUAL),
+        cannot=Cannot.REDUCE,
+        below_minimum=BelowMinimum.RAISE,
+        cap_notional=D(5000),
+        offline=Offline.QUEUE,
+        queue_until_ms=NOW_MS + 60_000,
+        sells_first=True,
+        sells_wait_ms=5000,
+        overrides=(given,),
+    )
+    assert one.preview is not None
+    first = msgspec.structs.replace(
+        one.preview.rows[0],
+        queued=(Denial("account_not_live", text="it is down"),),
+        overridden=(Denial("duplicate", text="again"),),
+    )
+    shown = msgspec.structs.replace(one.preview, rows=(first, *one.preview.rows[1:]))
+    told = text_of(preview_table(msgspec.structs.replace(one, preview=shown)), 200)
+    for sentence in (
+        "takes what it can",
+        "is raised to it",
+        "at most 5,000.00 in all",
+        "wait until 2026-01-01 00:01:00",
+        "wait for its sells, 5 s at most",
+        "duplicate of all accounts set aside by bob",
+        "1 may wait for their accounts: okx-demo-00 (it is down)",
+        "because a denial was set aside: okx-demo-00 (duplicate)",
+    ):
+        assert sentence in told
