@@ -111,7 +111,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions: int = 5000
     orders_per_s: int = 20
     reads_per_s: int = 20
-    refreshes_per_s: int = 1
+    refreshes_per_s: int = 3  # "several a second" are too many (§2.2)
     opens_per_s: int = 5
     page_rows: int = 1000
     portfolios_per_login: int = 2

@@ -164,15 +164,18 @@ class Trading:
     # ---- What happens to customers
 
     def transfer(self, customer: Customer, currency: str, amount: Decimal, now_ms: int) -> None:
-        """Money, or papers and currency by their symbol, in units."""
+        """Money, or units of a paper or a currency. KeyError for what is not listed."""
         if currency == "RUB":
             customer.pay(amount, now_ms)
-        else:
-            listing = self.listings[currency]
-            known = customer.holdings.get(currency) or Holding(listing=listing, updated_ms=now_ms)
-            avg = self.exchange.marks[currency]
-            customer.put_holding(replace(known, quantity=known.quantity + amount, avg=avg, updated_ms=now_ms))
-        self.told.append(HoldingTold(customer, currency))
+            self.told.append(HoldingTold(customer, currency))
+            return
+        symbol = next((x.symbol for x in self.listings.values() if x.base == currency and not x.future), currency)
+        listing = self.listings[symbol]
+        known = customer.holdings.get(symbol) or Holding(
+            listing=listing, avg=self.exchange.marks[symbol], updated_ms=now_ms
+        )
+        customer.put_holding(replace(known, quantity=known.quantity + amount, updated_ms=now_ms))
+        self.told.append(HoldingTold(customer, symbol))
 
     def liquidate(self, customer: Customer, symbol: str, now_ms: int) -> int:
         """The broker closes what is held, at the market."""
