@@ -205,6 +205,21 @@ def test_an_order_book_is_for_subscribers() -> None:
     assert client.front.caller(Call(method="GET", target="/", headers={"authorization": "Bearer no"})) == ""
 
 
+def test_columns_have_their_types_unless_nobody_wants_them() -> None:
+    client = Client()
+    target = "/engines/stock/markets/shares/boards/TQBR/securities/SBER/candles.json?interval=1"
+    candles = json.loads(ask(client, target).body)["candles"]
+    assert {name: column["type"] for name, column in candles["metadata"].items()} == {
+        **dict.fromkeys(("open", "close", "high", "low", "value"), "double"),
+        "volume": "int64",
+        **dict.fromkeys(("begin", "end"), "datetime"),
+    }
+    assert "metadata" not in json.loads(ask(client, f"{target}&iss.meta=off").body)["candles"]
+    told = json.loads(ask(client, "/engines/stock/markets/shares/boards/TQBR/securities.json").body)
+    types = {name: column["type"] for block in told.values() for name, column in block["metadata"].items()}
+    assert (types["SECID"], types["LAST"], types["TIME"]) == ("string", "double", "time")
+
+
 @pytest.mark.parametrize(("fault", "status"), [("rate_429", 429), ("html_502", 502), ("refuse", 200)])
 def test_it_fails_on_command(fault: str, status: int) -> None:
     client = Client()

@@ -5,7 +5,9 @@ ISS+ dossier §10. Whoever is not entitled gets a page to log in on, as a succes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -65,6 +67,8 @@ def answer(front: IssFront, call: Call, now_ms: int) -> Response | None:
     for name, block in blocks.items():
         if wanted := query.get(f"{name}.columns"):
             blocks[name] = _narrowed(block, wanted.split(","))
+    if query.get("iss.meta") != "off":
+        blocks = {name: {"metadata": _metadata(block), **block} for name, block in blocks.items()}
     headers = {
         "content-type": "application/json; charset=utf-8",
         "date": formatdate(now_ms / 1000, usegmt=True),
@@ -164,6 +168,27 @@ def _candles(ticker: Ticker, query: Mapping[str, str], delay_ms: int, now_ms: in
 def _block(rows: Sequence[Row], columns: Sequence[str] = ()) -> dict[str, Any]:
     names = list(rows[0]) if rows else list(columns)
     return {"columns": names, "data": [list(row.values()) for row in rows]}
+
+
+_TIMES = {19: "datetime", 10: "date", 8: "time"}
+
+
+def _metadata(block: Mapping[str, Any]) -> dict[str, Row]:
+    """The type of each column, by its first value that is none."""
+    return {
+        column: {"type": _type_of(next((row[n] for row in block["data"] if row[n] is not None), ""))}
+        for n, column in enumerate(block["columns"])
+    }
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, Decimal | float):
+        return "double"
+    if isinstance(value, int):
+        return "int64"
+    if re.fullmatch(r"[\d\-: ]{8,19}", value):
+        return _TIMES.get(len(value), "string")
+    return "string"
 
 
 def _narrowed(block: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
