@@ -201,12 +201,19 @@ DOORS = [
     "/plans/p/cancel",
     "/plans/p/amend",
     "/plans/p/discard",
+    "/plans/p/override",
+    "/rebalance",
     "/backfill",
     "/kill/on",
     "/kill/off",
     "/orphans/accept",
 ]
-asked = st.dictionaries(st.sampled_from(["by", "why", "scope", "price", "factor", "accounts", "kind"]), values)
+asked = st.dictionaries(
+    st.sampled_from(
+        ["by", "why", "scope", "price", "factor", "accounts", "kind", "code", "minutes", "model", "groups", "currency"]
+    ),
+    values,
+)
 
 
 async def _post(path: str, body: bytes) -> httpx.Response:
