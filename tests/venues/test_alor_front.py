@@ -96,7 +96,7 @@ def test_the_token_service_fails_now_and_then_and_is_not_to_be_hurried() -> None
     assert broken.status == 502
     floor = Floor()
     target = f"/refresh?token={floor.keys['alor-01']['refresh_token']}"
-    assert [r.status for r in (floor.call("POST", target), floor.call("POST", target)) if r] == [200, 429]
+    assert [r.status for r in (floor.call("POST", target) for _ in range(4)) if r] == [200, 200, 200, 429]
     assert floor.front.windows.uses["refresh"].refused == 1
 
 
