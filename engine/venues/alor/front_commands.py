@@ -52,7 +52,7 @@ class Commands:
             raise Turned(429, "Too many requests")
         if action == "create":
             refusal = self.faults.strikes("refuse", customer.name, now_ms)
-            if refusal is not None and refusal.what in ("", "orders"):
+            if refusal is not None:
                 raise Turned(400, refusal.code or NO_MONEY)
             number = self.trading.place(customer, self._ask(kind, body), now_ms)
             return number, f"An order '{number}' has been created."

@@ -328,10 +328,11 @@ class Desk:
             except Turned as turned:
                 told = {"code": turned.code, "message": turned.text} if turned.code else {"message": turned.text}
                 return _answer(told, turned.status)
-            if action == "delete":
+            if action == "delete" and not (self.rules.delete_as_json or params.get("jsonResponse") == "true"):
                 return Response(status=200, body=b"success", headers={"content-type": "text/plain"})
             answer = _answer(self._worded({"message": "success", "orderNumber": number}))
-            self._seen[seen] = answer
+            if action != "delete":
+                self._seen[seen] = answer
             return answer
 
         if self.faults.strikes("drop_request", customer.name, now_ms):

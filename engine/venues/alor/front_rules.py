@@ -135,6 +135,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     reqid_repeat: str = "same"  # 23: or "old", a 400 that holds the old answer
     shuffled: bool = False  # 26: keys in any order
     numeric_ids: bool = False  # 26
+    delete_as_json: bool = False  # 24: described as plain text; a client of others expects an object
     ping_answered: bool = True  # 29
     amend_to_total: bool = False  # §10.18
     keep_comment: bool = True  # §10.12: an update without a comment keeps the old one
@@ -165,7 +166,8 @@ def drawn(chance: random.Random, *, limits: bool) -> Rules:
         keep_comment=either(),
         reject_by_event=either(),
         pair_rows=either(),
-        page_rows=1000,
+        delete_as_json=either(),
+        portfolios_per_login=1,  # so that a key that is taken away is one account's
     )
 
 

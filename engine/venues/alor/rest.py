@@ -118,7 +118,7 @@ class AlorRest(Rest):
             if response.status == 404:
                 raise VenueError(ErrorClass.AUTH, "404", f"there is no portfolio {self._ref}")
             _checked(response)
-            return Page(identity=Identity(venue_ref=self._ref, may_trade=True, may_withdraw=False, address_bound=False))
+            return Page(identity=Identity(venue_ref=self._ref, may_trade=True, may_withdraw=False, address_bound=None))
 
         return Read(request=self._of_account("summary"), read=read)
 
@@ -134,7 +134,11 @@ class AlorRest(Rest):
 
     def orders(self, since_ms: int, now_ms: int) -> Sequence[Read]:
         """Of the current session: there is no other history of orders (§5.1)."""
-        return [self._listed("orders", self._all), self._listed("stoporders", self._all)]
+
+        def since(facts: Sequence[OrderFact]) -> Page:
+            return self._all([f for f in facts if max(f.created_at_ms, f.updated_at_ms) >= since_ms])
+
+        return [self._listed("orders", since), self._listed("stoporders", since)]
 
     def order(self, instrument: Instrument, client_order_id: str, venue_order_id: str) -> Read:
         """By our id the orders are looked through, then the stop orders: nothing finds an order by its comment."""
@@ -163,9 +167,7 @@ class AlorRest(Rest):
     def fills(self, since_ms: int, now_ms: int) -> Sequence[Read]:
         """The session's own first: what moves to history meanwhile has been seen here."""
         return [
-            self._listed_as(
-                "trades", _trade_rows, lambda found: Page(facts=tuple(rows.fill_fact(r, "") for r in found))
-            ),
+            self._listed_as("trades", _trade_rows, lambda found: Page(facts=_since(since_ms, found))),
             self._past(iso(since_ms), "", frozenset()),
         ]
 
@@ -369,6 +371,11 @@ def _in_chains(facts: list[OrderFact]) -> list[OrderFact]:
         else f
         for f in facts
     ]
+
+
+def _since(since_ms: int, found: Sequence[rows.TradeRow]) -> tuple[FillFact, ...]:
+    fills = (rows.fill_fact(row, "") for row in found)
+    return tuple(fill for fill in fills if fill.traded_at_ms >= since_ms)
 
 
 def _candle(row: rows.BarRow, name: str, interval_s: int, now_ms: int) -> Candle:
