@@ -249,7 +249,7 @@ class TInvestRest(Rest):
                 venue_ref=self._ref,
                 may_trade=full and state == "open" and kind != "invest_box",
                 may_withdraw=False,
-                address_bound=False,
+                address_bound=None,
                 account_mode=kind,
             )
         )
