@@ -22,6 +22,7 @@ from engine.core.instruments import Instrument
 from engine.core.limits import (
     REASONS,
     Code,
+    Reference,
     Rules,
     against_price,
     deny,
@@ -40,6 +41,7 @@ from engine.core.orders import order_uuid
 from engine.core.plans import (
     PLAN_STEPS,
     Approval,
+    Cannot,
     Child,
     Denial,
     Leg,
@@ -51,6 +53,7 @@ from engine.core.plans import (
 )
 from engine.core.preview import AccountsView, MarketView, place_key, preview
 from engine.core.venue import Venue
+from engine.core.waves import may_wait
 from scheduler.clock import Clock
 
 _ZERO = Decimal(0)
@@ -211,7 +214,23 @@ def recheck(
             found += _overrides_over(plan, row, now_ms)
         if found:
             denied[row.account_id, row.leg] = found
+    if plan.cannot is Cannot.REJECT and only is None:
+        _refuse_together(plan, denied, now_ms)
     return denied
+
+
+def _refuse_together(plan: Plan, denied: dict[tuple[str, int], tuple[Denial, ...]], now_ms: int) -> None:
+    """Where one account that cannot take its part refuses the plan, that holds until the last moment, too."""
+    for (account_id, _), denials in denied.items():
+        if not may_wait(plan, denials, now_ms):
+            refused = deny(Code.PLAN_REFUSED, account=account_id, denial=denials[0].code)
+            break
+    else:
+        return
+    assert plan.preview is not None, "an approved plan has a preview"
+    for row in plan.preview.rows:
+        if row.takes_part:
+            denied.setdefault((row.account_id, row.leg), (refused,))
 
 
 def _overrides_over(plan: Plan, row: PreviewRow, now_ms: int) -> tuple[Denial, ...]:
@@ -250,8 +269,12 @@ def recheck_attempt(
     if instrument is None or not usable(instrument):
         return found
     told = {denial.code for denial in found}
-    priced = against_price(child.price, instrument, market.reference(*place), rules, now_ms)
-    return (*found, *(denial for denial in priced if denial.code not in told))
+    reference = market.reference(*place)
+    if child.trigger_price is not None:  # a stop's price is measured with its trigger
+        reference = Reference(child.trigger_price, now_ms, "trigger")
+    priced = against_price(child.price, instrument, reference, rules, now_ms)
+    stand, _ = set_aside(priced, plan.overrides, child.account_id, now_ms)
+    return (*found, *(denial for denial in stand if denial.code not in told))
 
 
 class _Markets:

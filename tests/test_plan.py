@@ -17,8 +17,8 @@ from engine.core.drafts import Draft, PlanRefused
 from engine.core.facts import Side
 from engine.core.limits import Recent, Rules
 from engine.core.orders import OrderType, order_uuid
-from engine.core.plans import Leg, Method, Plan, PlanState
-from engine.plan import Planner, children, new_plan_id, recheck, rules_of, statement_hash
+from engine.core.plans import Cannot, Leg, Method, Plan, PlanState
+from engine.plan import Planner, children, new_plan_id, recheck, recheck_attempt, rules_of, statement_hash
 from tests.fakes import FakeClock
 from tests.plan_world import BTC, NOW_MS, OTHER, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket, MemoryPlans
 
@@ -479,3 +479,27 @@ async def test_a_stop_and_what_an_iceberg_shows_reach_the_orders() -> None:
     small = msgspec.structs.replace(iceberg, visible_quantity=D(3))
     _, orders = await world.planner.approve((await world.previewed(small)).plan_id, "bob")
     assert {c.visible_quantity for c in orders} == {None}, "an order that shows all of itself is no iceberg"
+
+
+async def test_one_account_refuses_the_plan_until_the_last_moment_where_that_was_chosen() -> None:
+    world = World()
+    plan = await world.planner.preview((await world.drafted(cannot=Cannot.REJECT)).plan_id)
+    approved, _ = await world.planner.approve(plan.plan_id, "bob")
+    assert world.denied(approved) == {}
+    world.accounts.accounts["a3"].live = False
+    found = world.denied(approved)
+    assert found["a3"] == ["account_not_live"]
+    assert [found[f"a{n}"] for n in (0, 1, 2, 4, 5)] == [["plan_refused"]] * 5
+
+
+async def test_a_further_attempt_of_a_stop_is_measured_with_its_trigger() -> None:
+    world = World(*(FakeAccount(f"a{n}", venue="other") for n in range(2)))
+    world.market.change(SWAP, price_tick=D(1))
+    leg = by(Method.EQUAL, quantity=D(6), trigger_price=D(60_000))
+    stop = msgspec.structs.replace(leg, order_type=OrderType.STOP)
+    plan, orders = await world.planner.approve((await world.previewed(stop)).plan_id, "bob")
+    asked = (world.accounts, world.market, world.rules, NOW_MS)
+    limit = msgspec.structs.replace(orders[0], order_type=OrderType.STOP_LIMIT, price=D(60_500))
+    assert recheck_attempt(plan, limit, *asked) == ()
+    far = msgspec.structs.replace(limit, price=D(70_000))
+    assert [denial.code for denial in recheck_attempt(plan, far, *asked)] == ["price_collar"]

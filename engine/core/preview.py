@@ -36,7 +36,7 @@ from engine.core.limits import (
     standing,
     usable,
 )
-from engine.core.plans import BelowMinimum, Cannot, Denial, Leg, Offline, Plan, Preview, PreviewRow
+from engine.core.plans import BelowMinimum, Cannot, Denial, Leg, Method, Offline, Plan, Preview, PreviewRow
 from engine.core.venue import Venue
 
 _ZERO = Decimal(0)
@@ -119,6 +119,9 @@ def preview(plan: Plan, accounts: AccountsView, market: MarketView, rules: Rules
 
 
 _NO_DENIED_PART = frozenset({Code.NOTHING_TO_DO, Code.WITHIN_BAND, Code.NOT_LISTED})  # there is nothing to be taken
+# Said to everybody, and may be settled once those are left out who are denied for something else. Weights that do not
+# sum are not among them: they are wrong whoever takes part.
+_OF_THE_LEG = frozenset({Code.SPLIT_NAV, Code.SPLIT_AVAILABLE, Code.NO_WEIGHT, Code.MINIMUM_SUM, Code.MIXED_UNITS})
 _SMALL = frozenset({Code.BELOW_MINIMUM, Code.NOTHING_TO_DO})
 
 
@@ -129,7 +132,8 @@ def _respread(plan: Plan, look: _Look, rows: list[PreviewRow]) -> list[PreviewRo
         denied = {
             (row.leg, row.account_id): row
             for row in rows
-            if plan.legs[row.leg].method in SPREAD and any(d.code not in _NO_DENIED_PART for d in row.denials)
+            if plan.legs[row.leg].method in SPREAD
+            and any(d.code not in _NO_DENIED_PART | _OF_THE_LEG for d in row.denials)
         }
         if denied.keys() <= without.keys():
             break
@@ -278,6 +282,8 @@ class _Look:
         for part in parts:
             part.left_out = anywhere and part.quote is not None and not part.quote.listed
         seated = [part for part in parts if not part.left_out]
+        if leg.method is Method.PERCENT and len(parts) < len(self._of_legs[number]):
+            leg = msgspec.structs.replace(leg, method=Method.RATIO)  # of what is left of the hundred, in proportion
         split = allocate(leg, [_party(part) for part in seated], self.plan.below_minimum)
         if isinstance(split, Denial):
             for part in seated:

@@ -384,3 +384,23 @@ def test_what_a_person_set_aside_is_shown_and_does_not_stand() -> None:
     row = rows(grid(FakeAccounts(account), leg(), overrides=(given,)))["a"]
     assert row.takes_part
     assert [denial.code for denial in row.overridden] == ["order_notional"]
+
+
+def test_what_is_left_of_the_hundred_is_spread_in_proportion() -> None:
+    accounts = FakeAccounts(
+        FakeAccount("a"), poor("b", "100"), FakeAccount("c"), weights={"a": "50", "b": "25", "c": "25"}
+    )
+    shown = grid(accounts, leg(method=Method.PERCENT, quantity=D(60)), cannot="respread")
+    assert {row.account_id: row.quantity for row in shown.rows if row.takes_part} == {"a": 40, "c": 20}
+    wrong = FakeAccounts(FakeAccount("a"), FakeAccount("b", state=AccountState.PAUSED), weights={"a": "50", "b": "25"})
+    shown = grid(wrong, leg(method=Method.PERCENT, quantity=D(60)), cannot="respread")
+    assert not any(row.takes_part for row in shown.rows), "weights that do not sum are not made to"
+
+
+def test_an_unknown_value_stops_a_split_unless_its_account_is_left_out_of_it() -> None:
+    accounts = FakeAccounts(FakeAccount("a"), FakeAccount("b", state=AccountState.PAUSED, nav_value=None))
+    by_nav = leg(method=Method.NAV, quantity=D(10))
+    assert [codes(row) for row in grid(accounts, by_nav).rows] == [["split_nav"], ["account_paused", "split_nav"]]
+    found = rows(grid(accounts, by_nav, cannot="respread"))
+    assert (found["a"].quantity, found["a"].takes_part) == (10, True)
+    assert "account_paused" in codes(found["b"])
