@@ -602,9 +602,9 @@ def test_trades_between_two_sessions_are_read_once_they_are_published() -> None:
 # ---- Orders over HTTP
 
 
-@pytest.mark.parametrize("repeat", ["same", "old"])
-def test_orders_go_out_over_http_as_well_and_the_same_request_is_carried_out_once(repeat: str) -> None:
-    floor = Floor(reqid_repeat=repeat)
+@pytest.mark.parametrize(("repeat", "as_json"), [("same", False), ("old", True)])
+def test_orders_go_out_over_http_as_well_and_the_same_request_is_carried_out_once(repeat: str, as_json: bool) -> None:
+    floor = Floor(reqid_repeat=repeat, delete_as_json=as_json)
     desk = Desk(floor)
     place = desk.place(price=Decimal(299))
     request = desk.rest.orders_request([place])
