@@ -32,6 +32,7 @@ class Sink(Protocol):
     @property
     def full(self) -> bool: ...
     def append(self, rows: list[FactRow]) -> None: ...
+    def unrecorded(self, account_id: str, facts: Sequence[AccountFact]) -> Collection[AccountFact]: ...
     async def room(self) -> None: ...
 
 
@@ -159,9 +160,21 @@ class Sync:
     def fetched(
         self, account_id: str, facts: Sequence[Fact], received_at_ms: int, *, source: Source = Source.HISTORY
     ) -> list[AccountFact]:
-        """Facts read from history or a statement; returns those that were news."""
+        """Facts read from history or a statement; returns those that were news.
+
+        A venue may tell more than it was asked for, again and again: its whole session, all fills of one order. What
+        is older than the book remembers and recorded long ago is passed over, or the book would be made anew each time.
+        """
         desk = self._desks.get(account_id)
-        return [] if desk is None else self._take(desk, facts, received_at_ms, source, "")
+        if desk is None:
+            return []
+        forgotten = [f for f in facts if not isinstance(f, MarkFact) and desk.book.has_forgotten(f)]
+        if forgotten:
+            unrecorded = self._sink.unrecorded(account_id, forgotten)
+            recorded = {id(f) for f in forgotten} - {id(f) for f in unrecorded}
+            self.facts_known += len(recorded)
+            facts = [f for f in facts if id(f) not in recorded]
+        return self._take(desk, facts, received_at_ms, source, "")
 
     def hold(self, account_id: str, why: str) -> None:
         """From now on the account is not proven: streamed facts are kept aside, no new orders."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -27,6 +28,10 @@ class Sink:
 
     async def room(self) -> None:
         return
+
+    def unrecorded(self, account_id: str, facts: Sequence[AccountFact]) -> list[AccountFact]:
+        kept = {row[2] for row in self.rows}
+        return [f for f in facts if f.key not in kept]
 
 
 class Door:
@@ -145,3 +150,13 @@ def test_a_changed_instrument_is_told() -> None:
     coarser = msgspec.structs.replace(samples.SWAP, quantity_step=Decimal(10))
     assert catalogue.add([samples.SWAP]) == ([], [])
     assert catalogue.add([coarser]) == ([], [(samples.SWAP, coarser)])
+
+
+def test_what_a_venue_tells_again_long_after_it_was_forgotten_is_no_loss() -> None:
+    door = Door()
+    door.sync.fetched("ann", [fill(1), fill(2)], 5000)
+    door.desk.book.prune(100_000)
+    assert door.sync.fetched("ann", [fill(1), fill(2)], 6000) == []
+    assert not door.desk.lost
+    assert door.sync.fetched("ann", [fill(2), fill(3)], 7000) == [fill(3)]
+    assert door.desk.lost, "of that one only the ledger can say whether it counts: the book is made anew"

@@ -416,6 +416,11 @@ class Book:
     def open_orders(self) -> list[OrderFact]:
         return [o for o in self._orders.values() if o.status is _WORKING]
 
+    def has_forgotten(self, fact: AccountFact) -> bool:
+        """Older than the book remembers: whether it was counted, only the ledger knows."""
+        kind = type(fact)
+        return (kind is FillFact or kind is CashFact) and fact.at_ms < self._horizon_ms
+
     def knows_fill(self, fill_id: str) -> bool:
         """Remembered, that is: counted, and not older than the horizon."""
         return fill_id in self._fills

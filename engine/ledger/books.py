@@ -23,13 +23,23 @@ def load(connection: sa.Connection, account_id: str, lookup: Callable[[str], Ins
     kept = connection.execute(sa.select(checkpoint).where(checkpoint.c.account_id == account_id)).one_or_none()
     book = Book(account_id, lookup) if kept is None else Book.restore(kept.body, lookup)
     later = (
-        sa.select(fact.c.body)
+        sa.select(fact.c.id, fact.c.kind, fact.c.key, fact.c.body)
         .where(fact.c.account_id == account_id, fact.c.id > (0 if kept is None else kept.fact_id))
         .order_by(fact.c.id)
     )
-    for body in connection.scalars(later):
-        book.fold(facts.read(body), unseen=True)
+    for number, kind, key, body in connection.execute(later):
+        one = facts.read(body)
+        if book.has_forgotten(one) and _told_before(connection, account_id, number, facts.other_key(kind, key)):
+            continue  # the fee of a fill that was counted long ago: whether to count it, too, nobody can say any more
+        book.fold(one, unseen=True)
     return book
+
+
+def _told_before(connection: sa.Connection, account_id: str, number: int, key: str) -> bool:
+    before = sa.select(fact.c.id).where(
+        fact.c.account_id == account_id, fact.c.kind == "fill", fact.c.key == key, fact.c.id < number
+    )
+    return connection.scalar(before) is not None
 
 
 def post(ledger: Ledger, book: Book) -> None:

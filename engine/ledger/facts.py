@@ -38,6 +38,7 @@ KINDS: dict[type, str] = {
     CashFact: "cash",
 }
 
+_FEELESS = ":feeless"
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[AccountFact] = msgspec.json.Decoder(AccountFact)
 
@@ -51,7 +52,7 @@ def row(account_id: str, fact: AccountFact, *, received_at_ms: int, source: Sour
     kind = type(fact)
     key = fact.key
     if kind is FillFact and fact.fee is None:  # type: ignore[union-attr]
-        key += ":feeless"
+        key += _FEELESS
     return (
         account_id,
         KINDS[kind],
@@ -63,6 +64,13 @@ def row(account_id: str, fact: AccountFact, *, received_at_ms: int, source: Sour
         connection_key,
         _encode(fact).decode(),
     )
+
+
+def other_key(kind: str, key: str) -> str:
+    """Under which key the same fill may be stored, too: with its fee, or without."""
+    if kind != KINDS[FillFact]:
+        return key
+    return key.removesuffix(_FEELESS) if key.endswith(_FEELESS) else key + _FEELESS
 
 
 def read(body: str) -> AccountFact:

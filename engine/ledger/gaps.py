@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from engine import crash
 from engine.core.facts import AccountFact
 from engine.ledger import rows
-from engine.ledger.facts import Source, row
+from engine.ledger.facts import Source, other_key, row
 from engine.ledger.tables import cursor, fact, gap
 
 HISTORY = "history"  # the stream of orders, fills and cash
@@ -97,13 +97,13 @@ def move_watermark(connection: sa.Connection, account_id: str, stream: str, wate
 
 
 def unrecorded(connection: sa.Connection, account_id: str, facts: Sequence[AccountFact]) -> list[AccountFact]:
-    """Those of these facts that the ledger does not have."""
+    """Those of these facts that the ledger does not have. A fill is there with or without its fee."""
     wanted = {
         (made[1], made[2]): one
         for one in facts
         for made in (row(account_id, one, received_at_ms=0, source=Source.HISTORY, connection_key=""),)
     }
-    keys = list(wanted)
+    keys = [(kind, one) for kind, key in wanted for one in {key, other_key(kind, key)}]
     for start in range(0, len(keys), _CHUNK):
         some = keys[start : start + _CHUNK]
         for kind in {kind for kind, _ in some}:
@@ -113,6 +113,7 @@ def unrecorded(connection: sa.Connection, account_id: str, facts: Sequence[Accou
             )
             for key in known:
                 wanted.pop((kind, key), None)
+                wanted.pop((kind, other_key(kind, key)), None)
     return list(wanted.values())
 
 

@@ -11,6 +11,8 @@ import anyio
 import sqlalchemy as sa
 
 from engine.config import Ledger as Settings
+from engine.core.facts import AccountFact
+from engine.ledger import gaps
 from engine.ledger.engines import reading
 from engine.ledger.facts import FactRow
 from engine.ledger.upgrade import upgrade
@@ -81,6 +83,11 @@ class Ledger:
         """Queue facts; those already known are passed over. They are kept through an outage. Raises LedgerFull."""
         if facts:
             self._writer.submit(Entry(facts=facts))
+
+    def unrecorded(self, account_id: str, facts: Sequence[AccountFact]) -> list[AccountFact]:
+        """Those of these facts that are not durable."""
+        with self.read() as connection:
+            return gaps.unrecorded(connection, account_id, facts)
 
     @property
     def full(self) -> bool:

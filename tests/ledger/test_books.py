@@ -88,3 +88,14 @@ async def test_a_fee_that_came_later_is_in_the_book_again(ledger: Ledger) -> Non
     take(ledger, book, fill(1))
     await settled(ledger)
     assert loaded(ledger).cash == book.cash == {"USDT": Decimal("-0.1")}
+
+
+async def test_the_fee_of_a_forgotten_fill_does_not_count_the_fill_again(ledger: Ledger) -> None:
+    book = Book("ann", lookup)
+    take(ledger, book, fill(1, fee=None))
+    book.prune(100_000)
+    books.post(ledger, book)
+    ledger.append([as_row(fill(1)), as_row(fill(2, fee=None)), as_row(fill(2))])
+    await settled(ledger)
+    assert loaded(ledger).quantities() == {(SWAP.name, "net"): 2}
+    assert ledger.unrecorded("ann", [fill(1), fill(2), fill(3)]) == [fill(3)], "with its fee or without"

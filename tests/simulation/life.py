@@ -67,6 +67,10 @@ class InlineWriter(Writer):
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.TimerHandle | None = None
 
+    @property
+    def alive(self) -> bool:
+        return not self.life.dead
+
     def submit(self, entry: Entry) -> None:
         if self.life.dead:
             return
