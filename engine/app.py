@@ -7,6 +7,7 @@ said after recovery. Order of a stop: no new claims, answers on their way up to 
 from __future__ import annotations
 
 import gc
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -99,6 +100,8 @@ class Engine:
         self._live_rows: dict[str, LiveRow] = {}
         self._started_ms = clock.now_ms()
         self.unreadable = 0
+        self._marks_read_s: dict[Place, float] = {}
+        self._marks_every_s = config.plans.max_price_age_s * 2 / 3
         self._beat_at_s = clock.monotonic_s()
         self._group: anyio.abc.TaskGroup | None = None
 
@@ -607,9 +610,11 @@ class Engine:
         await self._ask_place(place, "marks", ask)
 
     async def _keep_marks(self) -> None:
-        """A place without any mark is asked once in a while; where a public feed runs, it is fresher than this."""
+        """What is held may be in no stream: each place is asked for all its prices before the last ones are too old."""
+        now_s = self._clock.monotonic_s()
         for place in self.roster.places():
-            if not self.sync.marks.any_of(*place):
+            if now_s - self._marks_read_s.get(place, -math.inf) >= self._marks_every_s:
+                self._marks_read_s[place] = now_s
                 await self._read_marks(place)
 
     async def _compare_clocks(self) -> None:

@@ -467,7 +467,7 @@ class Backfill:
             self._roster.identities[account_id] = identity
             if not identity.may_trade:
                 log.warning("key_cannot_trade", account=account_id)
-            if not identity.address_bound:
+            if identity.address_bound is False:
                 log.warning("key_not_bound_to_address", account=account_id)
         if not account.venue_ref:
             try:

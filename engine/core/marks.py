@@ -64,9 +64,6 @@ class Marks:
             if known is None and fact.market:
                 self._by_market.setdefault((fact.market, environment, fact.instrument), set()).add(source)
 
-    def any_of(self, source: str, environment: str) -> bool:
-        return any(key[:2] == (source, environment) for key in self._by_source)
-
     def latest(
         self, venue: str, environment: str, instrument: str, *, market: str = "", fresh_since_ms: int = 0
     ) -> Mark | None:

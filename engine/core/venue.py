@@ -195,7 +195,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     venue_ref: str
     may_trade: bool
     may_withdraw: bool
-    address_bound: bool  # the key is tied to a list of IP addresses
+    address_bound: bool | None  # the key is tied to a list of IP addresses; None: there is no such thing here
     account_mode: str = ""
     hedged: bool = False  # long and short positions side by side: orders need a position side
     spot_margin_mode: str = "cash"  # how a spot order is paid in an account of this mode

@@ -223,7 +223,7 @@ def _time(answer: _Answer) -> Page:
 
 
 def _identity(answer: _Answer) -> Page:
-    return Page(identity=Identity(venue_ref="", may_trade=False, may_withdraw=False, address_bound=False))
+    return Page(identity=Identity(venue_ref="", may_trade=False, may_withdraw=False, address_bound=None))
 
 
 def _rows(answer: _Answer) -> list[Mapping[str, Any]]:

@@ -216,7 +216,7 @@ def _identity(response: Response) -> Page:
             venue_ref="",  # a feed has readers, no accounts
             may_trade=False,
             may_withdraw=False,
-            address_bound=False,
+            address_bound=None,
             account_mode=_header(response, _MARKER)[:20],
         )
     )
