@@ -3,8 +3,8 @@ further attempt, with an id of its own), buys that waited for their account's se
 account to come back.
 
 A further attempt is planned in the transaction that records the proof. Each is claimed like every order: durably,
-before the first byte. What stands in its way for a while (a connection that is down, a stale price) is waited for until the plan expires;
-what stands in its way for good ends it.
+before the first byte. What stands in its way for a while (a connection that is down, a stale price) is waited for until
+the plan expires; what stands in its way for good ends it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 from engine.children import Children
 from engine.core.attempts import PASSING, against_another, successor, unsettled
 from engine.core.plans import Child, Denial, Plan, PlanState
-from engine.core.waves import by_account, held_back, waited_in_vain
+from engine.core.waves import aborted, by_account, held_back, waited_in_vain
 from engine.execute import Executor
 from engine.ledger import LedgerDown, LedgerFull
 from engine.roster import Roster
@@ -100,6 +100,8 @@ class Further:
         if plan.state is not PlanState.EXECUTING:
             return f"the plan is {plan.state.value}"
         if why := unsettled(child, self._children.attempts(child)):
+            return why
+        if why := aborted(plan, self._children.of_plan(plan.plan_id)):
             return why
         denials = self._recheck(plan, child)
         if lasting := "; ".join(d.text for d in denials if d.code not in PASSING):

@@ -13,7 +13,7 @@ import pytest
 
 from engine.core.facts import OrderStatus, Side
 from engine.core.limits import Code
-from engine.core.orders import OrderState, Place
+from engine.core.orders import OrderState, Place, Refused
 from engine.core.plans import Child, Denial, Offline, PlanState
 from engine.ledger import plans
 from tests.engine_world import World, world
@@ -174,3 +174,16 @@ async def test_what_waited_when_the_engine_stopped_is_not_sent_by_the_next(tmp_p
         w.children.read_back("p1")
         await later(w, 1)
         assert w.now(made["annb"]).state is S.SKIPPED
+
+
+@pytest.mark.parametrize(("limit", "goes"), [("49", False), ("50", True)])
+async def test_when_too_many_were_refused_nothing_more_is_sent(tmp_path: Path, limit: str, goes: bool) -> None:
+    async with office(tmp_path, "ann", "bob") as w:
+        choices = {"sells_first": True, "sells_wait_ms": WAIT_MS, "abort_refused_percent": Decimal(limit)}
+        made = await approved(w, {"ann": "sb", "bob": "s"}, **choices)
+        await w.executor.execute("p1", "mia")
+        w.reply("bob", Refused("51000", "no"))
+        ends(w, "ann", made["anns"])
+        await later(w, 1)
+        assert (placed(w, "ann") == [Side.SELL, Side.BUY]) is goes
+        assert goes or w.now(made["annb"]).reason == "aborted: 1 of 2 orders were refused, more than 49 %"

@@ -147,6 +147,12 @@ def new(
         int | None,
         typer.Option("--queue", metavar="MINUTES", help="Orders of offline accounts wait so long; else: skipped."),
     ] = None,
+    abort_refused: Annotated[
+        Decimal | None,
+        typer.Option(
+            "--abort-refused", parser=_number, metavar="PERCENT", help="More refused: what still waits is not sent."
+        ),
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="For people.")] = "",
     expires: Annotated[
         int | None, typer.Option("--expires", metavar="MINUTES", help="Else the office's limit.")
@@ -212,6 +218,7 @@ def new(
                 cap_notional=cap,
                 offline=Offline.QUEUE if queue is not None else Offline.SKIP,
                 queue_minutes=queue,
+                abort_refused_percent=abort_refused,
                 by=who(),
             )
     except PlanRefused as refused:

@@ -50,6 +50,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     queue_minutes: int | None = None
     sells_first: bool = False
     sells_wait_minutes: int | None = None
+    abort_refused_percent: Decimal | None = None
     by: str = ""
 
 
@@ -126,6 +127,7 @@ def drafted(
         queue_until_ms=now_ms + queue * _MINUTE_MS if queue is not None else None,
         sells_first=draft.sells_first,
         sells_wait_ms=(draft.sells_wait_minutes or _SELLS_WAIT_MINUTES) * _MINUTE_MS if draft.sells_first else 0,
+        abort_refused_percent=draft.abort_refused_percent,
         attempts=rules.attempts,
     )
 
@@ -140,6 +142,8 @@ def _policy_complaints(draft: Draft, minutes: int | None, rules: Rules) -> Itera
         yield "queue_minutes needs offline queue"
     elif queue is not None and not 1 <= queue <= live_minutes:
         yield f"an order may wait for its account 1 to {live_minutes} minutes, while the plan lives, not {queue}"
+    if (most := draft.abort_refused_percent) is not None and not 0 <= most < 100:
+        yield f"abort_refused_percent must be at least 0 and below 100, not {most}"
     wait = draft.sells_wait_minutes
     if wait is not None and not draft.sells_first:
         yield "sells_wait_minutes needs sells_first"

@@ -141,6 +141,8 @@ def _choices(plan: Plan) -> Iterator[str]:
         yield f"orders of offline accounts wait until {_stamp(plan.queue_until_ms)}"
     if plan.sells_first:
         yield f"an account's buys wait for its sells, {plan.sells_wait_ms // 1000} s at most"
+    if plan.abort_refused_percent is not None:
+        yield f"nothing more is sent once over {plain(plan.abort_refused_percent)} % were refused"
     for one in plan.overrides:
         whom = one.account_id or "all accounts"
         yield f"{one.code} of {whom} set aside by {one.by} until {_stamp(one.expires_at_ms)}: {one.why}"

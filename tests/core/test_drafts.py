@@ -125,6 +125,10 @@ def test_a_draft_may_be_stricter_than_the_office() -> None:
             "an order may wait for its account 1 to 30 minutes, while the plan lives, not 31",
         ),
         ({"sells_wait_minutes": 5}, "sells_wait_minutes needs sells_first"),
+        (
+            {"abort_refused_percent": "100"},
+            "abort_refused_percent must be at least 0 and below 100, not 100",
+        ),
         ({"cap_notional": "0"}, "cap_notional must be above 0, not 0"),
         (
             {"legs": [leg(groups=["alpha"]), leg(groups=["beta"], instrument="ETH/USDT")], "groups": []},
