@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
+from accounts import chain
 from accounts.database import Database, DatabaseDown, RegistryError, SchemaMissing, SchemaTooNew
 from accounts.model import (
     MANDATE_LIMITS,
@@ -37,6 +38,7 @@ from accounts.model import (
     tightest,
 )
 from accounts.tables import (
+    SEALED,
     AccountRow,
     CanaryRow,
     ChangeRow,
@@ -87,6 +89,7 @@ class Conflict(RegistryError):
 
 
 _LATEST = sa.select(sa.func.max(ChangeRow.change_id))
+_HEAD = select(ChangeRow.seal).order_by(col(ChangeRow.change_id).desc()).limit(1)
 
 
 class Recorded:
@@ -94,6 +97,7 @@ class Recorded:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.head = session.exec(_HEAD).first() or chain.BEGINNING  # what the next change follows
         self.rows: list[ChangeRow] = []
         self.changes: list[Change] = []
 
@@ -296,6 +300,19 @@ class Registry:
             own = [("connection", c.connection_key) for c in self.connections(self.account(account_id).account_id)]
             kinds = ("account", "credentials", "mandate")
             return self.changes(subjects=[*((kind, account_id) for kind in kinds), *own], limit=limit)
+
+    def verify_changes(self) -> chain.Chain:
+        """Is every change as it was recorded, and in its place? Reads them all."""
+        columns = [col(getattr(ChangeRow, name)) for name in ("change_id", "previous", "seal", *SEALED)]
+        query = sa.select(*columns).order_by(col(ChangeRow.change_id)).execution_options(yield_per=1000)
+        with self._reads() as session:
+            found = session.connection().execute(query)
+            return chain.check(chain.Sealed(number, before, seal, row) for number, before, seal, *row in found)
+
+    def has_seal(self, seal: str) -> bool:
+        """Does a change carry it?"""
+        with self._reads() as session:
+            return session.exec(select(ChangeRow.change_id).where(ChangeRow.seal == seal)).first() is not None
 
     def change_counter(self) -> int:
         """Grows with every recorded change; 0 when there is none."""
@@ -751,7 +768,10 @@ class Registry:
             action=action,
             before=None if before is None else msgspec.json.encode(before).decode(),
             after=None if after is None else msgspec.json.encode(after).decode(),
+            previous=recorded.head,
+            seal="",
         )
+        row.seal = recorded.head = chain.seal(recorded.head, [getattr(row, name) for name in SEALED])
         recorded.session.add(row)
         recorded.rows.append(row)
 

@@ -180,10 +180,13 @@ class CanaryRow(Row, table=True):
 
 
 class ChangeRow(Row, table=True):
-    """Rows are only ever added; the highest id tells a running engine that something changed."""
+    """Rows are only ever added; the highest id tells a running engine that something changed.
+
+    Triggers refuse UPDATE and DELETE in the database itself, and the rows are one chain (`accounts/chain.py`).
+    """
 
     __tablename__ = "registry_change"
-    __table_args__ = (sa.Index(None, "kind", "subject_id"),)
+    __table_args__ = (sa.Index(None, "kind", "subject_id"), sa.Index(None, "previous", unique=True))
 
     change_id: int | None = Field(default=None, primary_key=True, sa_type=_Counter)
     at_ms: int = Field(sa_type=sa.BigInteger)
@@ -194,6 +197,12 @@ class ChangeRow(Row, table=True):
     action: str = Field(max_length=32)
     before: str | None = Field(default=None, sa_type=sa.Text)
     after: str | None = Field(default=None, sa_type=sa.Text)
+    previous: str = Field(max_length=64, sa_column_kwargs={"server_default": sa.text("''")})
+    seal: str = Field(max_length=64, sa_column_kwargs={"server_default": sa.text("''")})
+
+
+SEALED = ("at_ms", "by_whom", "why", "kind", "subject_id", "action", "before", "after")
+"""The columns of a change that its seal covers, in order."""
 
 
 def is_ours(name: str | None, kind: str, parents: Mapping[Any, str | None]) -> bool:

@@ -248,6 +248,9 @@ audit = sa.Table(
     _text("subject"),
     _text("before"),
     _text("after"),
+    sa.Column("previous", sa.Text, nullable=False, server_default=""),
+    sa.Column("seal", sa.Text, nullable=False, server_default=""),  # over all but the id: see accounts/chain.py
+    sa.Index("audit_follows", "previous", unique=True),  # nothing is put in between
 )
 
 restoration = sa.Table(

@@ -12,7 +12,7 @@ from engine.ledger import SchemaTooNew, rows, tables, upgrade
 from engine.ledger.engines import reading, writing
 from engine.ledger.upgrade import VERSION_TABLE
 
-HEAD = "ledger_0006"
+HEAD = "ledger_0007"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_newer_schema_is_refused_and_not_touched(url: str, engine: sa.Engine) 
 APPEND_ONLY = {
     tables.fact: ("a", "order", "k", "", 1, 1, "stream", "c", "{}"),
     tables.child_event: ("c", 1, "claim", "planned", "sending", ""),
-    tables.audit: (1, "me", "kill", "all", "off", "on"),
+    tables.audit: (1, "me", "kill", "all", "off", "on", "", "seal"),
 }
 
 
