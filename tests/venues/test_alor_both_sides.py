@@ -12,7 +12,7 @@ from engine.core.facts import BalanceFact, EquityFact, FillFact, MarkFact, Order
 from engine.core.orders import Accepted, OrderType, Refused, Unknown
 from engine.core.venue import ErrorClass, Notice, VenueError
 from engine.venues.alor.front_rules import Rules, drawn
-from tests.venues.alor_talk import ALOR, FUTURE, SBER, YUAN, Desk, Ear, Floor, amend, cancel, of
+from tests.venues.alor_talk import ALOR, FUTURE, SBER, YUAN, Desk, Floor, amend, cancel, of
 
 SWITCHES: list[dict[str, Any]] = [
     {},
@@ -569,9 +569,9 @@ def test_a_day_order_ends_with_its_session_and_a_future_order_may_outlive_it() -
 def test_a_stream_that_tells_nothing_is_found_out_by_reading(plain: Floor) -> None:
     """Acceptance (i): nothing was heard, and everything is read."""
     room = Room(plain)
-    room.ear.talk.session.subscriptions.clear()
-    plain.front._streams._of.clear()
-    room.ask(room.desk.place(price=Decimal(299)))
+    room.desk.ask(room.orders, room.desk.place(price=Decimal(299)))
+    room.ear.talk.frames.clear()  # the connection lives, and tells nothing
+    room.hear()
     assert room.order_facts() == []
     assert len(room.desk.told(room.desk.rest.open_orders())) == 1
 
@@ -718,4 +718,3 @@ def test_a_life_at_a_venue_drawn_by_chance_ends_with_the_same_books(seed: int) -
         plain_ends = {f.client_order_id for f in latest.values() if f.status.terminal and not f.venue_action}
         working = {latest[i].client_order_id for i in at_work}
         assert not plain_ends & working, "what is at work has not ended"
-    assert isinstance(room.orders, Ear)
