@@ -436,6 +436,23 @@ def test_a_walk_goes_over_all_its_pages_to_the_end(border: str) -> None:
     assert all(c.kind == "transfer" for c in told)
 
 
+def test_securities_that_are_moved_in_or_out_are_movements_of_the_paper() -> None:
+    floor = Floor()
+    desk = Desk(floor)
+    book = Book("tinvest-01", desk.catalogue.by_name)
+    desk.settle(5_000)
+    book.open_with([], of(desk.told(desk.rest.statement()), BalanceFact), floor.now_ms)
+    desk.settle(1_000)
+    floor.front.transfer("tinvest-01", "SBER", D("70.9"), floor.now_ms)
+    floor.front.transfer("tinvest-01", "SBER", D(-30), floor.now_ms)
+    floor.front.transfer("tinvest-01", "SU26238RMFS4", D(50), floor.now_ms)
+    desk.settle()
+    for fact in desk.told(desk.rest.cash(START_MS, floor.now_ms)):
+        book.fold(fact)
+    assert book.cash == floor.front.account("tinvest-01").cash
+    assert book.cash["SU26238RMFS4"] == 50
+
+
 def test_alike_movements_are_told_apart_and_keep_their_keys_when_ids_change() -> None:
     floor = Floor(stable_operation_ids=False)
     desk = Desk(floor)

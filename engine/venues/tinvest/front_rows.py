@@ -371,6 +371,8 @@ def operation_row(customer: Customer, operation: Operation, rules: Rules, now_ms
     }
     if listing is not None:
         row |= {**names_of(listing), "figi": listing.figi, "instrumentType": listing.kind}
+    if operation.pieces:
+        row |= {"quantity": whole(operation.pieces), "quantityDone": whole(operation.pieces)}
     if order is not None:
         x = order.listing
         row |= {

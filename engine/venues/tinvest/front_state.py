@@ -97,6 +97,7 @@ class Operation(msgspec.Struct, kw_only=True):
     listing: Listing | None = None
     order: Order | None = None
     accrued: Decimal = ZERO
+    pieces: Decimal = ZERO  # of a transfer of securities
     at_ms: int
     visible_ms: int
 

@@ -332,6 +332,19 @@ class Trading:
         return count
 
     def transfer(self, customer: Customer, currency: str, amount: Decimal, now_ms: int) -> None:
+        """Of money, or of securities by their ticker: then whole pieces of it, if there are any."""
+        listing = self.listings.get(currency)
+        if listing is not None and listing.kind in ("share", "bond"):
+            pieces = Decimal(int(amount / listing.worth))
+            kind = "INPUT_SECURITIES" if pieces > 0 else "OUTPUT_SECURITIES"
+            if pieces:
+                operation = self._operation(customer, kind, ZERO, now_ms, listing=listing)
+                operation.pieces = abs(pieces)
+                customer.pieces[listing.base] = customer.pieces.get(listing.base, ZERO) + pieces
+                customer.keep_view(now_ms)
+                self.told.append(OperationTold(customer, operation))
+                self.told.append(HoldingsTold(customer, (), (currency,)))
+            return
         kind = "INPUT" if amount > 0 else "OUTPUT"
         operation = self._operation(customer, kind, amount, now_ms, currency=currency)
         customer.cash[currency] = customer.cash.get(currency, ZERO) + amount

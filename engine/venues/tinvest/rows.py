@@ -505,6 +505,8 @@ _CASH_KINDS = {
     "coupon": "interest",
 }
 
+_SECURITIES = {"input_securities": 1, "output_securities": -1}  # what is moved is the paper
+
 
 def operation_type(row: Operation) -> str:
     return word(row.type, "OPERATION_TYPE_")
@@ -555,25 +557,31 @@ class Movements:
                 return []  # pages may repeat rows at their borders (§7.1)
             self._ids.add(row.id)
         kind = operation_type(row)
-        if traded(row) is not None:
+        at_ms = moment(row.date)
+        if at_ms is None:
+            return []
+        known = None
+        if row.ticker or row.instrument_uid:
+            known = self._names.known(row.instrument_uid, row.class_code, row.ticker, at_ms)
+        currency = spelling.currency((row.payment and row.payment.currency) or "")
+        if kind in _SECURITIES and known is not None:
+            currency, amount = holding(known, integer(row.quantity))
+            amount, kind = amount * _SECURITIES[kind], "transfer"
+        elif traded(row) is not None:
             amount, kind = _accrued(row), "interest"
         else:
             amount, kind = number(row.payment), _CASH_KINDS.get(kind, kind or "other")
-        at_ms = moment(row.date)
-        if not amount or row.payment is None or at_ms is None:
+        if not amount or not currency:
             return []
-        instrument = ""
-        if row.ticker or row.instrument_uid:
-            instrument = self._names.known(row.instrument_uid, row.class_code, row.ticker, at_ms).name
         alike = f"{row.type}:{row.date}:{row.instrument_uid or ''}:{amount}:{integer(row.quantity)}"
         count = self._alike[alike] = self._alike.get(alike, 0) + 1
         return [
             CashFact(
                 cash_id=alike if count == 1 else f"{alike}:{count}",
-                currency=spelling.currency(row.payment.currency or ""),
+                currency=currency,
                 amount=amount,
                 kind=kind,
-                instrument=instrument,
+                instrument="" if known is None else known.name,
                 booked_at_ms=at_ms,
             )
         ]
