@@ -62,9 +62,12 @@ class Worths:
         if desk is None:
             return None
         venue, environment = account.venue, account.environment
+        cash = desk.book.cash
+        if not self._roster.venue(account_id).capabilities.cash_history:  # what is moved there shows in statements only
+            cash |= {currency: stated.cash for currency, stated in desk.book.stated_balances.items()}
         valuation = value(
             account_id,
-            cash=desk.book.cash,
+            cash=cash,
             positions=desk.book.positions(),
             rates=self._rates_of(environment, currency),
             instrument_of=self._sync.catalogue(venue, environment).by_name,

@@ -276,6 +276,8 @@ class Owners:
                 currency, amount = rng.choice(sorted(front.account(name).cash.items()))
                 amount = (abs(amount) / rng.choice((100, 200))).quantize(_CENT) * rng.choice((1, 1, -1))
                 front.transfer(name, currency, amount, now_ms)
+                if not self.sim.venue.capabilities.cash_history:
+                    self.sim.untold.add((name, currency))
                 self.sim.trace.note("Owner", f"{name} transfers {amount} {currency}")
             self.sim.network.flush()
 

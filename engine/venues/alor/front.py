@@ -476,7 +476,10 @@ STAGE = Stage(
     ],
     instrument="SBER/RUB",
     channels={
-        "ws": ("orders", "stoporders", "trades", "positions", "summaries", "risks", "quotes:SBER/RUB"),
+        "ws": (
+            *("orders", "stoporders", "trades", "positions", "summaries", "risks"),
+            *(f"quotes:{x.name}" for x in LISTINGS),
+        ),
     },
 )
 

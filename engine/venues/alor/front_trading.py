@@ -164,7 +164,7 @@ class Trading:
     # ---- What happens to customers
 
     def transfer(self, customer: Customer, currency: str, amount: Decimal, now_ms: int) -> None:
-        """Money, or units of a paper or a currency. KeyError for what is not listed."""
+        """Money, or whole units of a paper or a currency. KeyError for what is not listed."""
         if currency == "RUB":
             customer.pay(amount, now_ms)
             self.told.append(HoldingTold(customer, currency))
@@ -174,7 +174,7 @@ class Trading:
         known = customer.holdings.get(symbol) or Holding(
             listing=listing, avg=self.exchange.marks[symbol], updated_ms=now_ms
         )
-        customer.put_holding(replace(known, quantity=known.quantity + amount, updated_ms=now_ms))
+        customer.put_holding(replace(known, quantity=known.quantity + int(amount), updated_ms=now_ms))
         self.told.append(HoldingTold(customer, symbol))
 
     def liquidate(self, customer: Customer, symbol: str, now_ms: int) -> int:
