@@ -362,6 +362,17 @@ def test_an_unsubscribed_channel_is_silent() -> None:
     assert ear.heard() == []
 
 
+def test_the_bar_of_now_is_told_however_late_bars_were_asked_from() -> None:
+    floor = Floor()
+    floor.pass_ms(30_000)
+    asked = {"code": "SBER", "instrumentGroup": "TQBR", "tf": "60", "from": floor.now_ms // 1000}
+    ear, _ = listener(floor, "BarsGetAndSubscribe", **asked, skipHistory=True)
+    floor.mark("SBER", "305")
+    floor.pass_ms(1000)
+    bars = ear.pushed()
+    assert [(bar["time"] % 60, bar["close"]) for bar in bars][-1:] == [(0, 305)]
+
+
 def test_a_login_has_room_for_ten_connections_and_a_connection_for_so_many_subscriptions() -> None:
     floor = Floor(subscriptions=2)
     token = floor.token()

@@ -206,7 +206,9 @@ class Streams:
             case "orderbook":
                 rows = [book_row(listing, exchange, subscription.depth, now_ms, False)]
             case "bars":
-                rows = self.prices.bars(listing.symbol, subscription.interval_s, subscription.from_s, now_ms // 1000)
+                now_s, interval_s = now_ms // 1000, subscription.interval_s
+                since_s = min(subscription.from_s, now_s // interval_s * interval_s)  # the bar of now in any case
+                rows = self.prices.bars(listing.symbol, interval_s, since_s, now_s)
                 subscription.from_s = max([subscription.from_s, *(int(row["time"]) for row in rows)])
             case _:
                 rows = [security_row(listing)]
