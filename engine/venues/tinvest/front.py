@@ -179,10 +179,12 @@ class TInvestFront:
                     self._close(session, 1012, "service restart")
                 return len(met)
             case "kill_key" | "new_key":
-                tokens = dict.fromkeys(c.token for c in customers)
-                for token in tokens:
-                    self._end_token(token, renew=kind == "new_key")
-                return len(tokens)
+                for customer in customers:
+                    self._withdraw(customer)
+                    if kind == "new_key":
+                        customer.token = f"t.{self._rng.getrandbits(256):064x}"
+                        self.tokens[customer.token] = [customer]
+                return len(customers)
             case "cancel_all":
                 return sum(self._cancel_all(c, now_ms) for c in customers)
             case "liquidate":
@@ -193,15 +195,15 @@ class TInvestFront:
             case _:
                 raise KeyError(kind)
 
-    def _end_token(self, token: str, *, renew: bool) -> None:
-        customers = self.tokens.pop(token, [])
-        for session in [s for s in self._sessions if s.token == token]:
+    def _withdraw(self, customer: Customer) -> None:
+        """Its token shows this account no more; the others of the login keep theirs."""
+        left = [c for c in self.tokens.get(customer.token, []) if c is not customer]
+        if left:
+            self.tokens[customer.token] = left
+        else:
+            self.tokens.pop(customer.token, None)
+        for session in [s for s in self._sessions if customer.account_id in s.refs]:
             self._close(session, 4016, "UNAUTHENTICATED")
-        if renew and customers:
-            fresh = f"t.{self._rng.getrandbits(256):064x}"
-            self.tokens[fresh] = customers
-            for customer in customers:
-                customer.token = fresh
 
     def _cancel_all(self, customer: Customer, now_ms: int) -> int:
         """As at the end of a session."""
@@ -349,14 +351,19 @@ class TInvestFront:
     def _open_streams(self, token: str) -> dict[str, int]:
         """By method, the ghosts of broken ones among them (dossier §2.6)."""
         self._ghosts = [g for g in self._ghosts if g[0] > self._now_ms]
-        found = dict.fromkeys(METHODS, 0)
+        found, user = dict.fromkeys(METHODS, 0), self._user(token)
         for session in self._sessions:
-            if session.token == token and session.counted:
+            if self._user(session.token) == user and session.counted:
                 found[session.method] += 1
         for _, whose, method in self._ghosts:
-            if whose == token:
+            if whose == user:
                 found[method] += 1
         return found
+
+    def _user(self, token: str) -> str:
+        """Places are counted by person, whatever tokens he has."""
+        customers = self.tokens.get(token)
+        return customers[0].user if customers else token
 
     # ---- Time
 
@@ -395,7 +402,7 @@ class TInvestFront:
         """One that broke off, or was closed by the client, holds its place for a while."""
         session.open = False
         if self._sessions.pop(session, 0) is None and ghost and session.counted:
-            self._ghosts.append((self._now_ms + self.rules.ghost_ms, session.token, session.method))
+            self._ghosts.append((self._now_ms + self.rules.ghost_ms, self._user(session.token), session.method))
 
 
 _STATES = {

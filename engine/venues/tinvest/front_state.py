@@ -122,6 +122,7 @@ class Customer:
 
     def __init__(self, name: str, account_id: str, token: str) -> None:
         self.name, self.account_id, self.token = name, account_id, token
+        self.user = token  # the person, by his first token
         self.access, self.status = "FULL_ACCESS", "OPEN"
         self.orders: dict[int, Order] = {}
         self.open: dict[int, None] = {}
