@@ -219,4 +219,4 @@ async def converse(venue: Venue, other: Venue, steps: Steps) -> None:
 
 if __name__ == "__main__":
     doors = json.load(sys.stdin)
-    asyncio.run(converse(Venue(doors), Venue(doors, account=2), Steps()))
+    asyncio.run(converse(Venue(doors), Venue(doors, account=2), Steps("okx")))

@@ -286,6 +286,6 @@ async def converse(kind: Any, venue: Venue, steps: Steps) -> None:
 if __name__ == "__main__":
     asyncio.run(
         converse(
-            ccxt.async_support.okx if sys.argv[1:] == ["async"] else ccxt.okx, Venue(json.load(sys.stdin)), Steps()
+            ccxt.async_support.okx if sys.argv[1:] == ["async"] else ccxt.okx, Venue(json.load(sys.stdin)), Steps("okx")
         )
     )

@@ -185,4 +185,4 @@ async def converse(venue: Venue, steps: Steps) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(converse(Venue(json.load(sys.stdin)), Steps()))
+    asyncio.run(converse(Venue(json.load(sys.stdin)), Steps("okx")))

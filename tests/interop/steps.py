@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import traceback
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,9 +17,10 @@ from decimal import Decimal
 from typing import Any
 
 STEP_LIMIT_S = 20.0
+OUR_PYTHON = "UNISONO_PYTHON"
+"""The variable that names the Python in which our own side runs."""
 
-# Every step that any client takes, in the order of the table.
-STEPS = (
+OKX_STEPS = (
     "server time",
     "instruments",
     "prices: ticker, tickers, mark",
@@ -66,12 +69,69 @@ STEPS = (
 )
 
 
+ISSPLUS_STEPS = (
+    "log in",
+    "wrong passcode",
+    "our frames are read by others",
+    "others' frames are read by us",
+    "what only we can read",
+    "a query and its reply",
+    "snapshot and updates",
+    "order book",
+    "candles",
+    "what is refused, and why",
+    "unsubscribe",
+    "history over HTTP",
+)
+
+ALOR_STEPS = (
+    "token",
+    "wrong refresh token",
+    "server time",
+    "instruments",
+    "order book",
+    "last prices",
+    "candles",
+    "whose portfolio it is, its money and holdings",
+    "orders, before anything was done",
+    "watch orders and trades",
+    "watch the order book",
+    "watch quotes",
+    "watch candles",
+    "watch positions and money",
+    "limit order",
+    "a request repeated under its id",
+    "open orders",
+    "read an order by either id",
+    "amend",
+    "cancel",
+    "orders refused, each for its reason",
+    "market order",
+    "filled by others",
+    "own fills",
+    "history of fills",
+    "holdings after trading",
+    "stop orders: place, list, cancel",
+    "stop order that triggers",
+    "an order placed elsewhere",
+    "a lost answer",
+    "unsubscribe",
+    "cut off, and back",
+)
+
+STEPS = {"okx": OKX_STEPS, "issplus": ISSPLUS_STEPS, "alor": ALOR_STEPS}
+"""Every step that any client takes, in the order of its venue's table."""
+
+
 class Steps:
     """Takes one step after the other; what fails is told and the next one is taken."""
 
+    def __init__(self, venue: str) -> None:
+        self._known = STEPS[venue]
+
     @asynccontextmanager
     async def __call__(self, step: str, limit_s: float = STEP_LIMIT_S) -> AsyncIterator[None]:
-        assert step in STEPS, step
+        assert step in self._known, step
         why = ""
         try:
             async with asyncio.timeout(limit_s):
@@ -83,13 +143,19 @@ class Steps:
         print(json.dumps({"step": step, "why": why}), flush=True)
 
 
-class Venue:
-    """The simulator as it knows itself: its control door."""
+def ours(script: str, asked: Any, limit_s: float = STEP_LIMIT_S) -> Any:
+    """What a script of ours, which runs in our own environment, answers to that: JSON in, JSON out."""
+    command = [os.environ[OUR_PYTHON], "-m", f"tests.interop.{script}"]
+    answered = subprocess.run(command, input=json.dumps(asked).encode(), stdout=subprocess.PIPE, timeout=limit_s)
+    answered.check_returncode()
+    return json.loads(answered.stdout)
 
-    def __init__(self, doors: dict[str, Any], account: int = 0) -> None:
-        self.doors = doors
-        self.keys: dict[str, str] = doors["accounts"][account]
-        self.name = self.keys["name"]
+
+class Simulator:
+    """A simulated venue as it knows itself: its control door."""
+
+    def __init__(self, doors: dict[str, Any], name: str) -> None:
+        self.doors, self.name = doors, name
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
     def truth(self, kind: str, account: str | None = None) -> list[dict[str, Any]]:
@@ -97,6 +163,25 @@ class Venue:
         with self._open(f"{self.doors['control']}/truth/{kind}?account={asked}", timeout=10) as answer:
             rows: list[dict[str, Any]] = json.load(answer)
         return rows
+
+    def post(self, path: str, **body: Any) -> Any:
+        request = urllib.request.Request(  # noqa: S310  our own door
+            self.doors["control"] + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with self._open(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def hold_still(self) -> dict[str, Decimal]:
+        """The market stops; the mark of every instrument."""
+        return {name: Decimal(mark) for name, mark in self.post("/market", paused=True).items()}
+
+
+class Venue(Simulator):
+    """The OKX simulator, and one account on it."""
+
+    def __init__(self, doors: dict[str, Any], account: int = 0) -> None:
+        self.keys: dict[str, str] = doors["accounts"][account]
+        super().__init__(doors, self.keys["name"])
 
     def order(self, order_id: str) -> dict[str, Any]:
         return next(row for row in self.truth("orders") if row["ordId"] == order_id)
@@ -117,17 +202,6 @@ class Venue:
         """Ours; on the public path nobody logs in, so there it is everybody's."""
         rows = self.truth("connections", "" if path == "public" else self.name)
         return [row for row in rows if row["path"].endswith(path)]
-
-    def post(self, path: str, **body: Any) -> Any:
-        request = urllib.request.Request(  # noqa: S310  our own door
-            self.doors["control"] + path, json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with self._open(request, timeout=10) as answer:
-            return json.load(answer)
-
-    def hold_still(self) -> dict[str, Decimal]:
-        """The market stops; the mark of every instrument."""
-        return {name: Decimal(mark) for name, mark in self.post("/market", paused=True).items()}
 
 
 def same(told: Any, true: Any) -> bool:
@@ -150,12 +224,12 @@ async def soon(wanted: Callable[[], Any], limit_s: float = 5.0) -> None:
             await asyncio.sleep(0.02)
 
 
-async def refused(call: Awaitable[Any], kind: type[Exception]) -> None:
-    """The call must raise exactly this."""
+async def refused(call: Awaitable[Any], kind: type[Exception]) -> str:
+    """The call must raise exactly this; its words."""
     try:
         await call
     except Exception as error:
         if type(error) is kind:
-            return
+            return str(error)
         raise AssertionError(f"{type(error).__name__} instead of {kind.__name__}: {error}") from error
     raise AssertionError(f"accepted, instead of {kind.__name__}")
