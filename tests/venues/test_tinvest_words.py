@@ -228,7 +228,7 @@ def test_defaults_nulls_and_absences_are_alike_and_all_else_is_read_or_refused(r
 
 
 def rest(**options: str) -> Any:
-    return VENUE.rest(Catalogue(), ref="2000000001", options={**VENUE.options, **options})
+    return VENUE.rest(Catalogue(), ref="2000000001", options={**VENUE.options, "replacing": "on", **options})
 
 
 def place(**changes: Any) -> Place:
@@ -324,6 +324,11 @@ FUTURE = msgspec.structs.replace(SBER, kind=InstrumentKind.FUTURE, venue_ref="f-
 def test_what_cannot_be_said_exactly_is_not_said_at_all(command: Command) -> None:
     with pytest.raises(ValueError, match=r"."):
         rest().orders_request([command])
+
+
+def test_no_replacement_is_sent_unless_somebody_follows_it() -> None:
+    with pytest.raises(ValueError, match="nobody would follow"):
+        rest(replacing="off").orders_request([AMEND])
 
 
 def test_orders_go_one_by_one() -> None:

@@ -126,7 +126,7 @@ class Desk:
         self.floor, self.catalogue = floor, Catalogue()
         self.me = floor.people[account]
         self.credentials = {"token": Secret(self.me["token"])}
-        self.options = {**VENUE.options, **options}
+        self.options = {**VENUE.options, "replacing": "on", **options}
         self.rest = VENUE.rest(self.catalogue, ref=self.me["account_id"], options=self.options)
         self.facts, self.said = list[Fact](), list[Said]()
         for read in self.rest.instruments():

@@ -143,6 +143,7 @@ VENUE = Venue(
         "token_in": "header",  # or "subprotocol"
         "subprotocol": "json",  # or "json-proto": the same in the contracts' own spelling
         "placing": "sync",  # or "async": answered after the broker's checks, before the exchange's
+        "replacing": "off",  # "on": amendments are sent; whoever sends them has to follow the order that is made
         "confirm_margin": "no",  # "yes": orders may borrow
         "ping_ms": "5000",  # how often an idle stream is to speak; three missed and it is opened anew
         "cool_down_s": f"{COOL_DOWN_S:g}",  # after too many streams

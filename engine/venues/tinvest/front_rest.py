@@ -325,6 +325,7 @@ class RestDesk:
             price=decimal_of(body.get("price")),
             request_id=key,
             stream_key="" if self.rules.replaced_key_in_stream else self.trading.uuid(),
+            ours=False,  # by none of the ids that orders are placed under
         )
         self.trading.cancel(customer, old, now_ms)
         if fault := self.faults.strikes("amend_fails", customer.name, now_ms):

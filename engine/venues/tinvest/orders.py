@@ -58,6 +58,8 @@ def request_for(commands: Sequence[Command], ref: str, options: Mapping[str, str
                 _place(command, ref, margin),
             )
         case Amend():
+            if options.get("replacing") != "on":
+                raise ValueError("a replacement is a new order, which nobody would follow: cancel, and plan anew")
             return asked("OrdersService", "ReplaceOrder", "orders", _replace(command, ref, margin))
         case Cancel():
             return _cancel(command, ref)
