@@ -37,7 +37,7 @@ from engine.core.orders import (
 )
 from engine.core.plans import Child, Denial, Plan, PlanState
 from engine.core.venue import Conversation, Frame, Priority, RateRule, Reply, VenueError
-from engine.core.waves import by_account, held_back, may_wait
+from engine.core.waves import waiting
 from engine.ledger import Ledger, LedgerDown, LedgerFull
 from engine.ledger import plans as store
 from engine.links import Link, Links, NotSent
@@ -211,13 +211,12 @@ class Executor:
         """Who goes, as they are once claimed under the token; and who stays behind, with the reason ("": it waits)."""
         denied, now_ms = self._recheck(plan), self._clock.now_ms()
         go, stay = list[Child](), list[tuple[Child, str]]()
-        of_account = by_account(self._children.of_plan(plan.plan_id))
+        wait = waiting(plan, self._children.of_plan(plan.plan_id), denied, now_ms)
         for child in self._children.of_plan(plan.plan_id):
             if child.state is not OrderState.PLANNED:
                 continue  # cancelled while an earlier claim failed
-            against = denied.get((child.account_id, child.leg), ())
-            waits = may_wait(plan, against, now_ms)
-            if (not against or waits) and (waits or held_back(plan, child, of_account[child.account_id], now_ms)):
+            against = denied.get((child.account_id, child.leg))
+            if child.client_order_id in wait:
                 stay.append((child, ""))
             elif against:
                 stay.append((child, "; ".join(f"{d.code}: {d.text}" for d in against)))

@@ -311,8 +311,9 @@ class World:
 
     async def advance(self, seconds: float) -> None:
         await self.clock.advance(seconds)
-        await self.ledger.write(lambda connection: None)  # the writer's thread has no clock to be moved
-        await settle()
+        for _ in range(3):  # the writer's thread has no clock to be moved, and what it wrote may lead to another claim
+            await self.ledger.write(lambda connection: None)
+            await settle()
 
     def hear(self, account_id: str, *facts: AccountFact) -> None:
         self.sync.hear(account_id, facts, self.clock.now_ms(), "conn")

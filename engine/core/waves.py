@@ -3,12 +3,28 @@ accounts that are offline where the manager chose that they wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.core.facts import Side
 from engine.core.limits import OFFLINE, plain, stamp
 from engine.core.orders import OrderState
 from engine.core.plans import Child, Denial, Offline, Plan
+
+
+def waiting(
+    plan: Plan, children: Sequence[Child], denied: Mapping[tuple[str, int], Sequence[Denial]], now_ms: int
+) -> frozenset[str]:
+    """The client order ids of those that do not go with the others when the plan goes out. On the hot path."""
+    if not plan.sells_first and plan.offline is Offline.SKIP:
+        return frozenset()
+    of_account, found = by_account(children), set[str]()
+    for child in children:
+        against = denied.get((child.account_id, child.leg), ())
+        if may_wait(plan, against, now_ms) or (
+            not against and held_back(plan, child, of_account[child.account_id], now_ms)
+        ):
+            found.add(child.client_order_id)
+    return frozenset(found)
 
 
 def by_account(children: Iterable[Child]) -> dict[str, list[Child]]:
