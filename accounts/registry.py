@@ -286,11 +286,23 @@ class Registry:
             row = session.get(CanaryRow, 1)
             return SealedValue(row.sealed) if row else None
 
-    def changes(self, *, subjects: Collection[tuple[str, str]] | None = None, limit: int = 100) -> list[Change]:
-        """The latest first; `subjects` are pairs of kind and subject id."""
-        query = select(ChangeRow).order_by(col(ChangeRow.change_id).desc()).limit(limit)
+    def changes(
+        self,
+        *,
+        subjects: Collection[tuple[str, str]] | None = None,
+        limit: int = 100,
+        since_ms: int = 0,
+        by: str = "",
+        subject_id: str = "",
+    ) -> list[Change]:
+        """The latest first; `subjects` are pairs of kind and subject id; `by` and `subject_id` where they are given."""
+        query = select(ChangeRow).where(col(ChangeRow.at_ms) >= since_ms)
+        for column, wanted in ((ChangeRow.by_whom, by), (ChangeRow.subject_id, subject_id)):
+            if wanted:
+                query = query.where(col(column) == wanted)
         if subjects is not None:
             query = query.where(sa.tuple_(col(ChangeRow.kind), col(ChangeRow.subject_id)).in_(subjects))
+        query = query.order_by(col(ChangeRow.change_id).desc()).limit(limit)
         with self._reads() as session:
             return [change_of(row) for row in session.exec(query)]
 
@@ -305,8 +317,7 @@ class Registry:
         """Is every change as it was recorded, and in its place? Reads them all."""
         columns = [col(getattr(ChangeRow, name)) for name in ("change_id", "previous", "seal", *SEALED)]
         query = sa.select(*columns).order_by(col(ChangeRow.change_id)).execution_options(yield_per=1000)
-        with self._reads() as session:
-            found = session.connection().execute(query)
+        with self._reads() as session, session.connection().execute(query) as found:
             return chain.check(chain.Sealed(number, before, seal, row) for number, before, seal, *row in found)
 
     def has_seal(self, seal: str) -> bool:

@@ -87,6 +87,7 @@ COMMANDS = {
         "Compare the venues' statements with our ledger. Exits 0 clean, 1 breaks, 2 unknown, 3 error.",
     ),
     "raw": ("raw", "Frames and HTTP exchanges as they were heard and said, secrets masked: list, show, pin."),
+    "audit": ("audit", "Who did what, when and why; and whether anybody has changed these records since."),
     "kill": (
         "kill",
         "The kill switch: stops new orders at once, cancels resting ones, and is done only when that is shown.",

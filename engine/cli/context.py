@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +31,21 @@ errors = Console(stderr=True, highlight=False)
 ConfigOption = Annotated[
     Path,
     typer.Option("--config", "-c", envvar="UNISONO_CONFIG", help="The configuration file.", show_default=True),
+]
+
+
+def instant(text: str) -> datetime:
+    """A time as people write it, in UTC."""
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"):
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    raise typer.BadParameter(f"{text} is no time: write it in UTC as 2026-11-22T03:15, or only the hour or the day")
+
+
+SinceOption = Annotated[
+    datetime | None, typer.Option("--since", parser=instant, metavar="TIME", help="In UTC, as 2026-11-22T03:15.")
 ]
 AccountOption = Annotated[str, typer.Option("--account", "-a", help="Only this account.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table for people.")]

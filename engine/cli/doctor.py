@@ -12,12 +12,13 @@ from rich.table import Table
 
 from accounts.registry import Registry, RegistryError
 from accounts.vault import Vault, VaultError
+from engine.cli.audit import ADVICE, ENGINE, REGISTRY, sentence, verified
 from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, read_config, show
 from engine.cli.exits import Exit
 from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
 from engine.control.office import Finding
-from engine.ledger import gaps, quarantine, reader, restorations
+from engine.ledger import audit, gaps, quarantine, reader, restorations
 
 _SIGNS = {"ok": "[green]●[/green]", "warning": "[yellow]▲[/yellow]", "error": "[red]✗[/red]"}
 
@@ -68,17 +69,21 @@ def _database(settings: Config) -> list[Finding]:
     try:
         with Registry(settings.database.url) as registry:
             registry.check()
-            accounts = registry.accounts()
+            accounts, registry_chain = registry.accounts(), registry.verify_changes()
         with reader(settings.database.url) as conn:
             unproven = gaps.unproven(conn)
             unread = quarantine.count(conn)
             restored = restorations.pending(conn)
+            records = [verified(ENGINE, audit.verify(conn)), verified(REGISTRY, registry_chain)]
     except Exception as error:  # whatever the database says, a person must read it
         what = f"the database cannot be used: {type(error).__name__}: {error}"
         return [
             Finding(level="error", subject="database", what=what, next="check database.url; unisono init makes one")
         ]
     found.append(Finding(level="ok", subject="database", what=f"{len(accounts)} accounts registered", next=""))
+    for one in records:
+        level, then = ("error", ADVICE) if one.why else ("ok", "")
+        found.append(Finding(level=level, subject="audit", what=sentence(one), next=then))
     for gap in unproven:
         if gap.state is gaps.GapState.UNPROVABLE:
             found.append(

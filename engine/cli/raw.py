@@ -12,29 +12,25 @@ import typer
 from rich import box
 from rich.table import Table
 
-from engine.cli.context import CONFIG_DEFAULT, ConfigOption, JsonOption, console, fail, print_json, read_config, who
+from engine.cli.context import (
+    CONFIG_DEFAULT,
+    ConfigOption,
+    JsonOption,
+    SinceOption,
+    console,
+    fail,
+    instant,
+    print_json,
+    read_config,
+    who,
+)
 from engine.core.limits import stamp
 from engine.wire import archive
 from engine.wire.archive import HOUR_MS, Pin
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
-_FORMS = "%Y-%m-%d", "%Y-%m-%dT%H", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"
-
-
-def _instant(text: str) -> datetime:
-    for form in _FORMS:
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-    raise typer.BadParameter(f"{text} is no time: write it in UTC as 2026-11-22T03:15, or only the hour or the day")
-
-
-SinceOption = Annotated[
-    datetime | None, typer.Option("--since", parser=_instant, metavar="TIME", help="In UTC, as 2026-11-22T03:15.")
-]
-UntilOption = Annotated[datetime | None, typer.Option("--until", parser=_instant, metavar="TIME", help="In UTC.")]
+UntilOption = Annotated[datetime | None, typer.Option("--until", parser=instant, metavar="TIME", help="In UTC.")]
 VenueOption = Annotated[str, typer.Option("--venue", help="Only this venue.")]
 
 
@@ -105,7 +101,7 @@ def show(
 
 @app.command()
 def pin(
-    since: Annotated[datetime, typer.Argument(parser=_instant, metavar="TIME", help="In UTC, as 2026-11-22T03.")],
+    since: Annotated[datetime, typer.Argument(parser=instant, metavar="TIME", help="In UTC, as 2026-11-22T03.")],
     until: UntilOption = None,
     why: Annotated[str, typer.Option("--why", help="What happened; it is kept with the pin.")] = "",
     config: ConfigOption = CONFIG_DEFAULT,

@@ -51,8 +51,8 @@ def newest(
 def verify(connection: sa.Connection) -> chain.Chain:
     """Is every deed as it was written, and in its place? Reads them all."""
     query = sa.select(*(audit.c[name] for name in ("id", "previous", "seal", *SEALED))).order_by(audit.c.id)
-    found = connection.execute(query.execution_options(yield_per=1000))
-    return chain.check(chain.Sealed(number, before, seal, row) for number, before, seal, *row in found)
+    with connection.execute(query.execution_options(yield_per=1000)) as found:
+        return chain.check(chain.Sealed(number, before, seal, row) for number, before, seal, *row in found)
 
 
 def has_seal(connection: sa.Connection, seal: str) -> bool:

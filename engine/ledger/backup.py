@@ -12,14 +12,17 @@ from pathlib import Path
 import msgspec
 import sqlalchemy as sa
 
+from accounts import chain
+from accounts.tables import SEALED as CHANGE_SEALED
 from engine.core.runs import complaints as run_complaints
-from engine.ledger import books, facts, plans, tables
+from engine.ledger import audit, books, facts, plans, tables
 from engine.ledger.engines import writing
 from engine.ledger.ledger import reader
 from engine.ledger.restorations import begin
 from engine.ledger.upgrade import VERSION_TABLE, SchemaTooNew, revisions
 
 APPEND_ONLY = ("fact", "child_event", "audit")
+_SEALED = (("audit", "id", audit.SEALED), ("registry_change", "change_id", CHANGE_SEALED))
 _SIDE_FILES = ("", "-wal", "-shm")
 _PRIVATE = 0o600
 
@@ -165,7 +168,7 @@ def _judge_rows(conn: sqlite3.Connection, thorough: bool) -> Judged:
             complaints.append(f"{count} {sentence}")
     complaints += [f"a row of {row[0]} points at nothing" for row in conn.execute("PRAGMA foreign_key_check")][:20]
     if thorough:
-        complaints += _unreadable(conn)
+        complaints += [*_unreadable(conn), *_chains(conn)]
     newest_ms = _one(conn, "SELECT max(received_at_ms) FROM fact")
     return Judged(rows=counts, newest_ms=newest_ms, complaints=tuple(complaints))
 
@@ -186,7 +189,8 @@ def _schema(conn: sqlite3.Connection) -> Iterator[str]:
     if newer := found - revisions():
         yield f"its schema {', '.join(sorted(newer))} is newer than this version of unisono"
     triggers = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")}
-    wanted = {f"{table}_no_{change}" for table in APPEND_ONLY for change in ("update", "delete")}
+    guarded = (*APPEND_ONLY, *(table for table, _, _ in _SEALED if _has_seals(conn, table)))
+    wanted = {f"{table}_no_{change}" for table in guarded for change in ("update", "delete")}
     if missing := wanted - triggers:
         yield f"its append-only tables are not guarded: {', '.join(sorted(missing))} are missing"
 
@@ -201,6 +205,22 @@ def _unreadable(conn: sqlite3.Connection) -> list[str]:
             if len(complaints) == 20:
                 break
     return complaints
+
+
+def _chains(conn: sqlite3.Connection) -> Iterator[str]:
+    """A copy of an earlier schema has no seals yet: they are made when it is restored."""
+    for table, key, sealed in _SEALED:
+        if not _has_seals(conn, table):
+            continue
+        wanted = ", ".join(f'"{name}"' for name in (key, "previous", "seal", *sealed))
+        found = conn.execute(f"SELECT {wanted} FROM {table} ORDER BY {key}")  # noqa: S608  names of ours
+        looked = chain.check(chain.Sealed(number, before, seal, row) for number, before, seal, *row in found)
+        if looked.why:
+            yield f"row {looked.unfit} of {table} does not fit the ones before it: {looked.why}"
+
+
+def _has_seals(conn: sqlite3.Connection, table: str) -> bool:
+    return any(row[1] == "seal" for row in conn.execute(f"PRAGMA table_info({table})"))
 
 
 def _one(conn: sqlite3.Connection, query: str) -> int:
