@@ -60,7 +60,8 @@ async def test_a_further_attempt_is_sent_under_an_id_of_its_own(tmp_path: Path) 
     async with unanswered(tmp_path) as (w, child):
         await w.advance(PROVEN_S)
         first, second = attempts(w)
-        assert (first.state, second.state, second.attempt) == (S.NOT_PLACED, S.SENDING, 2)
+        assert (first.state, second.attempt) == (S.NOT_PLACED, 2)
+        assert second.state in (S.SENDING, S.UNKNOWN), "nobody answers that one either"
         assert placed(w) == [child.client_order_id, second.client_order_id]
         assert second.client_order_id != child.client_order_id
         assert "sent anew as attempt 2" in first.reason
