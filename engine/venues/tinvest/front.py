@@ -251,7 +251,8 @@ class TInvestFront:
     def account(self, name: str) -> Truth:
         customer = self.trading.customers[name]
         return Truth(
-            orders={_id_of(o): _true_order(o) for o in customer.orders.values()},
+            # What the exchange refused was told as refused and never was an order.
+            orders={_id_of(o): _true_order(o) for o in customer.orders.values() if o.state != REJECTED},
             fills={f.fill_id: f for o in customer.orders.values() for f in _true_fills(o)},
             positions={self.trading.listings[t].name: held.lots for t, held in customer.futures.items() if held.lots},
             cash=_true_cash(customer),

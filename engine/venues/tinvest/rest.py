@@ -135,18 +135,15 @@ class TInvestRest(Rest):
         stops = self._of_account("StopOrdersService", "GetStopOrders", "stop-orders", status="STOP_ORDER_STATUS_ACTIVE")
         return [
             _read(self._of_account("OrdersService", "GetOrders", "get-orders"), self._read_orders(0)),
-            _read(stops, self._read_stops(0)),
+            _read(stops, self._read_stops),
         ]
 
     def orders(self, since_ms: int, now_ms: int) -> Sequence[Read]:
-        """The orders service lists the orders of today; what was known at work before is asked for by itself."""
-        stops = self._of_account(
-            "StopOrdersService",
-            "GetStopOrders",
-            "stop-orders",
-            **{"status": "STOP_ORDER_STATUS_ALL", "from": instant(since_ms), "to": instant(now_ms + _DAY_MS)},
-        )
-        return [_read(self._todays(), self._read_orders(since_ms)), _read(stops, self._read_stops(since_ms))]
+        """The orders service lists the orders of today; what was known at work before is asked for by itself.
+
+        So are stop orders: their requests are the fewest of all (§6.3).
+        """
+        return [_read(self._todays(), self._read_orders(since_ms))]
 
     def order(self, instrument: Instrument, client_order_id: str, venue_order_id: str) -> Read:
         """By the id; where that finds nothing, in the list of today, for looking up by our id was in doubt (§5.1)."""
@@ -275,12 +272,9 @@ class TInvestRest(Rest):
 
         return tell
 
-    def _read_stops(self, since_ms: int) -> Tell:
-        def tell(response: Response) -> Page:
-            facts = (rows.stop_order(row, self._names) for row in _stop_orders(_body(response)).stop_orders or ())
-            return Page(facts=tuple(f for f in facts if f.created_at_ms >= since_ms))
-
-        return tell
+    def _read_stops(self, response: Response) -> Page:
+        found = _stop_orders(_body(response)).stop_orders or ()
+        return Page(facts=tuple(rows.stop_order(row, self._names) for row in found))
 
     def numbered(self, found: Iterable[rows.OrderState]) -> list[rows.OrderState]:
         """Those with a number of the exchange; one that got none shows under its number soon, or has ended (§3.1)."""
