@@ -129,7 +129,7 @@ VENUE = Venue(
         _per_login("get-orders", 200),
         _per_login("post-order", 300),
         _per_login("post-order-async", 450),
-        # Half of the venue's 50: so few that an engine which restarts within the minute, and counts anew, would pass it.
+        # Half of the venue's 50: so few that an engine which restarts, and counts anew, would pass them.
         _per_login("stop-orders", 25),
         RateRule(name="all", limit=50, window_s=1, scope="address"),
     ),
