@@ -77,7 +77,10 @@ COMMANDS = {
         "plan",
         "Plans: what is wanted for many accounts at once. new → preview → approve → execute.",
     ),
-    "model": ("model", "Model portfolios: target weights with bands and a cash line."),
+    "model": (
+        "model",
+        "Model portfolios: target weights with bands and a cash line. Brought about by: unisono rebalance",
+    ),
     "rebalance": (
         "rebalance",
         "Model portfolios: drift of accounts and groups, and one basket plan with the fewest orders.",
