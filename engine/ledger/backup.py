@@ -168,7 +168,7 @@ def _judge_rows(conn: sqlite3.Connection, thorough: bool) -> Judged:
             complaints.append(f"{count} {sentence}")
     complaints += [f"a row of {row[0]} points at nothing" for row in conn.execute("PRAGMA foreign_key_check")][:20]
     if thorough:
-        complaints += [*_unreadable(conn), *_chains(conn)]
+        complaints += [*_unreadable(conn), *chains(conn)]
     newest_ms = _one(conn, "SELECT max(received_at_ms) FROM fact")
     return Judged(rows=counts, newest_ms=newest_ms, complaints=tuple(complaints))
 
@@ -207,8 +207,11 @@ def _unreadable(conn: sqlite3.Connection) -> list[str]:
     return complaints
 
 
-def _chains(conn: sqlite3.Connection) -> Iterator[str]:
-    """A copy of an earlier schema has no seals yet: they are made when it is restored."""
+def chains(conn: sqlite3.Connection) -> Iterator[str]:
+    """What does not fit in the chains of deeds and of changes.
+
+    A copy of an earlier schema has no seals yet: they are made when it is restored.
+    """
     for table, key, sealed in _SEALED:
         if not _has_seals(conn, table):
             continue

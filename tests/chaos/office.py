@@ -22,7 +22,7 @@ from engine.cli import demo_office
 from engine.cli.demo_office import SimulatedVenue
 from engine.control.client import Control, ControlError, NoEngine
 from engine.crash import POINTS
-from engine.ledger import backup, plans, reader, tables
+from engine.ledger import audit, backup, plans, reader, tables
 from engine.venues import venues
 from tests.chaos.engines import Engine
 from tests.chaos.places import ACCOUNTS, FIRST, way_to
@@ -347,6 +347,7 @@ def records_of(url: str) -> Records:
             children=plans.load_children(conn, ids),
             claims=frozenset(conn.scalars(sa.select(tables.intent.c.intent_id).where(_PLACES))),
             fills=[(a, k.removesuffix(_FEELESS)) for a, k in facts if not _told_better(a, k, whole)],
+            audit=audit.verify(conn).why,
         )
 
 

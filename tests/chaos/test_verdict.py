@@ -109,3 +109,8 @@ def test_an_approved_plan_that_is_gone_is_lost() -> None:
 def test_each_fill_is_there_once(true_fills: int, fills: list[tuple[str, str]], found: dict[str, int]) -> None:
     orders = [order("filled", "2")]
     assert judged([replace(FILLED)], orders, true_fills=true_fills, fills=fills) == found
+
+
+def test_records_that_somebody_changed_are_a_loss() -> None:
+    records = Records(plans=frozenset(), children=(), claims=frozenset(), fills=(), audit="it was changed")
+    assert judge([], [], records, [], lambda text: True).lost == ["the audit does not verify: it was changed"]

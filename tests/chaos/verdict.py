@@ -4,7 +4,7 @@
   all attempts at one share of a plan one at most.
 - A child that has ended agrees with what became of its order, to the last unit filled; one that has not is at work.
 - Each fill at the venue is in the ledger, once; there is none that the venue does not know.
-- Whatever the engine said it had written down is still there.
+- Whatever the engine said it had written down is still there, and the chain of deeds verifies.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     children: Sequence[Child]
     claims: frozenset[str]  # client order ids of claimed placements
     fills: Sequence[tuple[str, str]]  # (account, the fill's identity), one for each row
+    audit: str = ""  # why the chain of deeds does not verify
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -56,6 +57,8 @@ def judge(
     """`orders` and `fills` are the venue's truth, `told` the plans that the engine said were approved."""
     verdict = Verdict()
     verdict.lost += [f"plan {p} was approved, and is gone" for p in told if p not in records.plans]
+    if records.audit:
+        verdict.lost.append(f"the audit does not verify: {records.audit}")
     children = {c.client_order_id: c for c in records.children}
     at_venue: dict[str, list[Row]] = {}
     for order in orders:

@@ -14,6 +14,7 @@ from engine.core.facts import FillFact, OrderFact, OrderStatus
 from engine.core.orders import Amend, Command, OrderState, Place
 from engine.core.truth import TrueOrder, Truth
 from engine.core.venue import Front
+from engine.ledger.backup import chains
 
 _ENDED = {
     OrderState.FILLED: {OrderStatus.FILLED},
@@ -129,6 +130,8 @@ class Witness:
         """Compare everything that is stored with everything that happened."""
         verdict = self.verdict
         self.look()
+        assert self._conn is not None, "it has looked"
+        verdict.broken += chains(self._conn)
         children = {
             str(row[0]): row
             for row in self.ask("SELECT client_order_id, account_id, state, filled, quantity, late FROM child")
