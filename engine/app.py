@@ -155,7 +155,11 @@ class Engine:
         )
         self.rules = rules_of(config.plans)
         self.children = Children(
-            clock=clock, ledger=self.ledger, sync=self.sync, recent_ms=self.rules.duplicate_window_ms
+            clock=clock,
+            ledger=self.ledger,
+            sync=self.sync,
+            recent_ms=self.rules.duplicate_window_ms,
+            replaces=self.roster.replaces,
         )
         self.executor = Executor(
             clock=clock,

@@ -7,7 +7,7 @@ compare-and-set on (state, claim token). Plans that ended stay for a day, so tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
@@ -30,6 +30,7 @@ from engine.core.orders import (
     advance,
 )
 from engine.core.plans import Child, Plan, PlanState
+from engine.core.succession import chain, may_go_on, together
 from engine.ledger import Ledger, LedgerFull
 from engine.ledger import plans as store
 from engine.sync import Sync
@@ -69,7 +70,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Children:
-    def __init__(self, *, clock: Clock, ledger: Ledger, sync: Sync, recent_ms: int) -> None:
+    def __init__(
+        self, *, clock: Clock, ledger: Ledger, sync: Sync, recent_ms: int, replaces: Callable[[str], bool]
+    ) -> None:
+        """`replaces(account_id)`: does its venue change an order by ending it and making another one?"""
+        self._replaces = replaces
         self._clock, self._ledger, self._sync, self._recent_ms = clock, ledger, sync, recent_ms
         self._plans: dict[str, Plan] = {}
         self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
@@ -77,6 +82,8 @@ class Children:
         self._of_account: dict[str, dict[str, None]] = {}  # account_id -> client order ids
         self._open: dict[str, None] = {}  # the client order ids of those that may be at work
         self._further: dict[str, None] = {}  # of orders that wait to be claimed, each by itself
+        self._amended = set[str]()  # client order ids of those that an amendment was sent for
+        self._orphaned: dict[str, int] = {}  # since when those have ended whose place another one may have taken
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
         self._fan_outs = 0  # whose last frame has not left
         self._changes: list[store.Change] = []
@@ -93,11 +100,12 @@ class Children:
             plans = [p for p in store.load_plans(conn, ended=False) if p.state is not PlanState.DRAFT]
             plans += store.load_plans(conn, ended=True, since_ms=since_ms)
             children = store.load_children(conn, [p.plan_id for p in plans])
+            self._amended = store.amended(conn)
         for plan in plans:
             self._plans[plan.plan_id], self._of_plan[plan.plan_id] = plan, []
         for child in children:
             self._keep(child)
-            if child.late:
+            if child.late and child.late_settled_at_ms is None:
                 self._late.append(child.client_order_id)
             if child.claim_token:
                 self._remember(child, child.sent_at_ms or child.planned_at_ms)
@@ -146,6 +154,7 @@ class Children:
                 del self._plans[plan_id], self._of_plan[plan_id]
                 for child in children:
                     del self._children[child.client_order_id]
+                    self._amended.discard(child.client_order_id)
                     del self._of_account[child.account_id][child.client_order_id]
 
     # ---- questions
@@ -170,6 +179,11 @@ class Children:
     def unknown(self) -> list[Child]:
         return [c for c in self.open() if c.state is OrderState.UNKNOWN]
 
+    def orphaned_since_ms(self, client_order_id: str) -> int | None:
+        """Since when its order has ended, maybe only to make room for another one: the venue is to be asked. None: it
+        has not, or what follows is known."""
+        return self._orphaned.get(client_order_id)
+
     def set_waiting(self, child: Child) -> None:
         """A first attempt that does not go with its plan. After a restart it is not sent: see `_interrupted`."""
         assert child.state is OrderState.PLANNED, "nothing of it was sent"
@@ -184,8 +198,23 @@ class Children:
         return [c for c in self.of_plan(child.plan_id) if (c.account_id, c.leg) == (child.account_id, child.leg)]
 
     def late(self) -> list[Child]:
-        """Those that were seen or filled after they had ended."""
-        return [self._children[c] for c in self._late if c in self._children]
+        """Those that were seen or filled after they had ended, and that nobody has settled."""
+        return [c for i in self._late if (c := self._children.get(i)) is not None and c.late_settled_at_ms is None]
+
+    def late_at_work(self, plan_id: str) -> list[Child]:
+        """Those that had ended here and are at work at their venue all the same."""
+        return [c for c in self.of_plan(plan_id) if c.late and self.shown_at_work(c)]
+
+    def shown_at_work(self, child: Child) -> bool:
+        """By what the venue told last of its order."""
+        desk = self._sync.desk(child.account_id)
+        order = desk.book.order(child.venue_order_id) if desk is not None else None
+        return order is not None and order.status is OrderStatus.WORKING
+
+    def find(self, order_id: str) -> Child | None:
+        """By its client order id or its child id."""
+        found = self._children.get(order_id)
+        return found or next((c for c in self._children.values() if c.child_id == order_id), None)
 
     def recent(self, account_id: str, instrument: str) -> Sequence[Recent]:
         """Orders that went out within the duplicate window."""
@@ -278,16 +307,27 @@ class Children:
         self._hold(child)
         self._remember(child, now_ms)
 
+    def will_amend(self, client_order_ids: Iterable[str]) -> None:
+        """Amendments of these are durable and about to leave."""
+        self._amended.update(client_order_ids)
+
     def stamp_sent(self, client_order_id: str, now_ms: int) -> None:
         """Written with the next change: nothing hangs on the stamp alone."""
         child = self._children[client_order_id]
         if child.sent_at_ms is None:
             self._children[client_order_id] = replace(child, sent_at_ms=now_ms)
 
-    def step(self, child: Child, event: OrderEvent, reason: str = "", successor: Child | None = None) -> None:
+    def step(
+        self,
+        child: Child,
+        event: OrderEvent,
+        reason: str = "",
+        successor: Child | None = None,
+        settlement: store.Settlement | None = None,
+    ) -> None:
         """`child` with its new fields takes this step; one that the table does not have changes nothing.
 
-        `successor` is kept in the transaction that records the step, or not at all.
+        `successor` and `settlement` are kept in the transaction that records the step, or not at all.
         """
         before = self._children[child.client_order_id]
         try:
@@ -296,9 +336,15 @@ class Children:
             log.error("illegal_step", child=child.child_id, step=event.value, error=str(error))
             return
         after = replace(child, state=state, reason=reason or child.reason, updated_at_ms=self._clock.now_ms())
-        self.change(after, event=event.value, successor=successor)
+        self.change(after, event=event.value, successor=successor, settlement=settlement)
 
-    def change(self, after: Child, event: str = "", successor: Child | None = None) -> None:
+    def change(
+        self,
+        after: Child,
+        event: str = "",
+        successor: Child | None = None,
+        settlement: store.Settlement | None = None,
+    ) -> None:
         """New fields. `event` goes into the child's log."""
         before = self._children[after.client_order_id]
         if after == before:
@@ -306,7 +352,7 @@ class Children:
         self._hold(after)
         if successor is not None:
             self._keep(successor)
-        self._changes.append(store.Change(before=before, after=after, event=event, successor=successor))
+        self._changes.append(store.Change(before, after, event, successor, settlement))
         self._changed.set()
 
     async def durable(self) -> None:
@@ -320,13 +366,30 @@ class Children:
             if isinstance(fact, OrderFact):
                 self.on_fact(account_id, fact)
 
+    def has_no_successor(self, child: Child) -> None:
+        """The venue was asked long after the order had ended: no other one took its place."""
+        desk = self._sync.desk(child.account_id)
+        known = desk.book.orders() if desk is not None else []
+        for order in known:
+            if order.client_order_id == child.client_order_id:
+                self._hear(child, together(chain(known, order)), final=True)
+                return
+
     def on_fact(self, account_id: str, fact: AccountFact) -> None:
         """What the venue says of one of our orders moves its child, whichever way it was heard."""
         if type(fact) is not OrderFact or not fact.client_order_id:
             return
-        child = self._children.get(fact.client_order_id)
+        child, desk = self._children.get(fact.client_order_id), self._sync.desk(account_id)
         if child is None or child.account_id != account_id:
             return
+        amended = child.client_order_id in self._amended and self._replaces(account_id)
+        if desk is not None and (amended or child.venue_order_id not in ("", fact.venue_order_id)):
+            fact = together(chain(desk.book.orders(), fact))
+        self._hear(child, fact, final=not may_go_on(fact, amended=amended))
+
+    def _hear(self, child: Child, fact: OrderFact, *, final: bool) -> None:
+        """`final`: should this order have ended, nothing takes its place."""
+        account_id = child.account_id
         now_ms = self._clock.now_ms()
         filled = max(child.filled, fact.filled)
         seen = replace(
@@ -342,16 +405,23 @@ class Children:
         )
         if child.state in TERMINAL:
             contradicted = child.state in _NEVER_THERE and fact.status is not OrderStatus.REJECTED
-            if contradicted or filled > child.filled:
+            if filled > child.filled or (contradicted and not child.late):
                 log.error("late", child=child.child_id, account=account_id, was=child.state.value, filled=str(filled))
                 if child.client_order_id not in self._late:
                     self._late.append(child.client_order_id)
-                self.change(replace(seen, late=True), event="late")
+                self.change(replace(seen, late=True, late_settled_at_ms=None), event="late")
+            elif child.late and fact.status is OrderStatus.CANCELLED:
+                self.change(replace(child, cancel_state=CancelState.CONFIRMED), event="cancelled_late")
             return
         if child.state is OrderState.PLANNED:
             log.error("seen_before_sent", child=child.child_id, account=account_id)
             self.step(replace(seen, late=True), OrderEvent.SKIP, reason="the venue already has an order with this id")
             return
+        if not final:
+            self._orphaned[child.client_order_id] = fact.updated_at_ms
+            self.step(seen, OrderEvent.SEEN)
+            return
+        self._orphaned.pop(child.client_order_id, None)
         event = EVENT_OF_STATUS[fact.status]
         if child.state is OrderState.UNKNOWN and event is OrderEvent.FINAL_EXPIRY:
             self.step(child, OrderEvent.SEEN)  # what expired was at work before

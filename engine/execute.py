@@ -357,6 +357,7 @@ class Executor:
         now_ms = self._clock.now_ms()
         await self._make_room(commands, Priority.PLACE)
         await self._ledger.write(lambda conn: store.record_amends(conn, intents, now_ms))
+        self._children.will_amend(child.client_order_id for child, _ in intents)
         crash.point("amend-after-record")
         await self._send(commands)
         return len(commands)

@@ -82,7 +82,11 @@ class Resolver:
         async with anyio.create_task_group() as group:
             while True:
                 now_s, now_ms = self._clock.monotonic_s(), self._clock.now_ms()
-                asked_about = {c.client_order_id: c for c in self._children.open() if _doubtful(c, now_ms)}
+                asked_about = {
+                    c.client_order_id: c
+                    for c in self._children.open()
+                    if _doubtful(c, now_ms) or self._children.orphaned_since_ms(c.client_order_id) is not None
+                }
                 for gone in self._cases.keys() - asked_about.keys():
                     del self._cases[gone]
                 for client_order_id, child in asked_about.items():
@@ -135,9 +139,11 @@ class Resolver:
         except VenueError as error:
             if error.error_class is not ErrorClass.NOT_FOUND:
                 raise
+            self._end_of_succession(child, now_ms)
         else:
             self._sync.fetched(account_id, facts, self._clock.now_ms())
             self._children.on_facts(account_id, facts)  # also where the book knew it before
+            self._end_of_succession(child, now_ms)
             await self._cancel_again(child.client_order_id)
             return
         if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
@@ -157,6 +163,14 @@ class Resolver:
             log.info("negative_proof", child=child.child_id, account=account_id, rounds=case.rounds)
             crash.point("resolve-before-proof")
             self._proven_absent(child.client_order_id)
+
+    def _end_of_succession(self, child: Child, now_ms: int) -> None:
+        """Its order has ended, and long after that the venue shows none in its place: there will be none."""
+        child = self._children.child(child.client_order_id) or child
+        lag_ms = self._roster.venue(child.account_id).capabilities.max_read_lag_ms + CLOCK_TOLERANCE_MS
+        ended_ms = self._children.orphaned_since_ms(child.client_order_id)
+        if ended_ms is not None and now_ms - ended_ms > lag_ms:
+            self._children.has_no_successor(child)
 
     def _proven_absent(self, client_order_id: str) -> None:
         """The venue never had it. What may follow is planned in the transaction that records this."""

@@ -15,6 +15,7 @@ from engine.config import VenueSettings
 from engine.core.instruments import Instrument, InstrumentKind
 from engine.core.venue import (
     ACCESS_TOKEN,
+    Amending,
     Catalogue,
     ErrorClass,
     Identity,
@@ -104,6 +105,10 @@ class Roster:
 
     def venue(self, account_id: str) -> Venue:
         return self.venues[self.account(account_id).venue]
+
+    def replaces(self, account_id: str) -> bool:
+        """Does its venue change an order by ending it and making another one?"""
+        return self.venue(account_id).capabilities.amending is Amending.REPLACES
 
     def credentials(self, account_id: str) -> Credentials:
         """Opened once per version of the account; raises what the vault raises."""

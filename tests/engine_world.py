@@ -185,7 +185,10 @@ class World:
         self.running: asyncio.Task[None]
         self.denied: dict[tuple[str, int], list[Denial]] = {}
         self.stopped: dict[str, str] = {}
-        self.children = Children(clock=clock, ledger=ledger, sync=self.sync, recent_ms=60_000)
+        self.replacing = False  # does the venue replace an order that is amended?
+        self.children = Children(
+            clock=clock, ledger=ledger, sync=self.sync, recent_ms=60_000, replaces=lambda account_id: self.replacing
+        )
         self.executor = Executor(
             clock=clock,
             ledger=ledger,

@@ -390,8 +390,10 @@ class Book:
             lot.prune(horizon_ms)
         old = [o for o in self._orders.values() if o.status is not _WORKING and o.updated_at_ms < horizon_ms]
         old.sort(key=lambda o: o.updated_at_ms, reverse=True)
+        at_work = {o.client_order_id for o in self._orders.values() if o.status is _WORKING and o.client_order_id}
         for order in old[KEPT_ENDED:]:
-            del self._orders[order.venue_order_id]
+            if order.client_order_id not in at_work:  # else another one has taken its place, and is not all there was
+                del self._orders[order.venue_order_id]
         needed = self._orders.keys() | {f.venue_order_id for f in self._fills.values()}
         self._filled = {k: q for k, q in self._filled.items() if k in needed}
 

@@ -37,6 +37,10 @@ class OrderStatus(StrEnum):
         return self is not OrderStatus.WORKING
 
 
+REPLACED = "replaced"
+"""The `venue_action` of an order that ended because another one, with the same id of ours, takes its place."""
+
+
 class OrderFact(msgspec.Struct, frozen=True, kw_only=True, tag="order", omit_defaults=True):
     """An order's state at the venue at `updated_at_ms`; `filled` is cumulative."""
 
@@ -53,7 +57,7 @@ class OrderFact(msgspec.Struct, frozen=True, kw_only=True, tag="order", omit_def
     reduce_only: bool = False
     position_side: str = "net"
     reason: str = ""  # why cancelled or rejected, the venue's code and word
-    venue_action: str = ""  # "" or the venue's own doing: liquidation, adl, delivery, …
+    venue_action: str = ""  # "" or the venue's own doing: liquidation, adl, delivery, …; or REPLACED
     amend_id: str = ""  # our id of the amendment this state answers, "" when none
     amend_failed: str = ""  # why that amendment failed, "" when it did not
     quantity_in_quote: bool = False  # spot market orders sized in quote: never compare quantity with filled

@@ -18,6 +18,7 @@ class TrueOrder(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str  # "" for one that was placed elsewhere
     status: OrderStatus
     filled: Decimal
+    filled_before: Decimal = Decimal(0)  # what those got whose place it took
 
 
 class TrueFill(msgspec.Struct, frozen=True, kw_only=True):

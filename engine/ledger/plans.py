@@ -24,16 +24,26 @@ _CLAIMED = (OrderState.PLANNED.value, OrderState.SENDING.value)
 _CHUNK = 500  # ids in one question
 
 
+class Settlement(msgspec.Struct, frozen=True):
+    """A person's word about an order: who, what, and why."""
+
+    by: str
+    what: str
+    why: str
+
+
 class Change(msgspec.Struct, frozen=True):
     """One step of a child. `event` goes into its log; "" changes it without a line there.
 
-    `successor` is the further attempt that this step allows: kept with it, in one transaction, or not at all.
+    `successor` is the further attempt that this step allows, `settlement` the person's word that it rests on (it is
+    audited): kept with it, in one transaction, or not at all.
     """
 
     before: Child
     after: Child
     event: str = ""
     successor: Child | None = None
+    settlement: Settlement | None = None
 
 
 class ChildEvent(msgspec.Struct, frozen=True):
@@ -46,6 +56,8 @@ class ChildEvent(msgspec.Struct, frozen=True):
 
 
 # ---- plans
+
+_AT_WORK = tuple(s.value for s in (OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING))
 
 
 def save_plan(connection: sa.Connection, one: Plan, was: PlanState | None, now_ms: int) -> bool:
@@ -117,8 +129,7 @@ def load_children(connection: sa.Connection, plan_ids: Sequence[str]) -> list[Ch
 
 def load_open_children(connection: sa.Connection, account_id: str | None = None) -> list[Child]:
     """Whatever may be out there: sending, unknown, working."""
-    states = [OrderState.SENDING, OrderState.UNKNOWN, OrderState.WORKING]
-    query = sa.select(child).where(child.c.state.in_([s.value for s in states]))
+    query = sa.select(child).where(child.c.state.in_(_AT_WORK))
     if account_id is not None:
         query = query.where(child.c.account_id == account_id)
     return list(map(_child, connection.execute(query.order_by(child.c.child_id))))
@@ -206,6 +217,13 @@ def record_amends(connection: sa.Connection, amends: Sequence[tuple[Child, Amend
     )
 
 
+def amended(connection: sa.Connection) -> set[str]:
+    """The client order ids of those at work that an amendment may have been sent for."""
+    at_work = sa.and_(intent.c.child_id == child.c.child_id, child.c.state.in_(_AT_WORK))
+    query = sa.select(child.c.client_order_id).join(intent, at_work).where(intent.c.kind == "amend")
+    return set(connection.scalars(query))
+
+
 def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list[Change]:
     """Steps in their order, each only where the child still has the state and the token it had before.
 
@@ -227,6 +245,11 @@ def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list
             tell = log.info if _is_known(connection, one) else log.error
             tell("step_not_taken", child=one.after.child_id, was=one.before.state.value, step=one.event)
     missed = set(map(id, lost))
+    for c in changes:
+        if (word := c.settlement) is not None and id(c) not in missed:
+            was = c.before.state.value + (", late" if c.before.late else "")
+            told = f"{word.what}: {word.why}"
+            audit.add(connection, c.after.updated_at_ms, word.by, "order settled", c.after.client_order_id, was, told)
     insert_children(connection, [c.successor for c in changes if c.successor is not None and id(c) not in missed])
     _log_events(
         connection,

@@ -161,10 +161,8 @@ class Witness:
                 self._judge(account_id, client_order_id, told, its)
             if late:
                 verdict.wrongly_final.append(f"{account_id} {client_order_id} is marked late ({state})")
-            if its and Decimal(filled) != its[0].filled:
-                verdict.broken.append(
-                    f"{account_id} {client_order_id}: filled {filled}, the venue says {its[0].filled}"
-                )
+            if its and Decimal(filled) != (true := its[0].filled + its[0].filled_before):
+                verdict.broken.append(f"{account_id} {client_order_id}: filled {filled}, the venue says {true}")
 
     def _settle_attempts(self, orders: Mapping[str, _Orders]) -> None:
         """Of all attempts of one child the venue has one at most: the others provably never arrived."""

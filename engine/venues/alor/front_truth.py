@@ -21,12 +21,17 @@ _STATUSES = {
 
 
 def truth_of(customer: Customer) -> Truth:
+    got_before: dict[str, Decimal] = {}  # by comment, of orders that another one took the place of
+    for o in customer.orders.values():
+        if o.replaced and o.comment:
+            got_before[o.comment] = got_before.get(o.comment, ZERO) + o.filled
     orders = {
         o.order_id: TrueOrder(
             venue_order_id=o.order_id,
             client_order_id="" if o.replaced else o.comment or "",
             status=_STATUSES[o.status],
             filled=o.filled,
+            filled_before=ZERO if o.replaced else got_before.get(o.comment or "", ZERO),
         )
         for o in customer.orders.values()
     }

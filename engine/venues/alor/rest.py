@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from engine.core.facts import Candle, Fact, FillFact, OrderFact, OrderStatus
+from engine.core.facts import REPLACED, Candle, Fact, FillFact, OrderFact, OrderStatus
 from engine.core.instruments import Instrument
-from engine.core.orders import Amend, Cancel, Command, Outcome, Place
+from engine.core.orders import Amend, Cancel, Command, Outcome, Place, Refused
 from engine.core.venue import Catalogue, ErrorClass, Identity, Page, Read, Request, Response, Rest, VenueError
 from engine.venues.alor import rows
 from engine.venues.alor.errors import meaning, reason
@@ -23,7 +23,7 @@ from engine.venues.alor.ids import owns
 from engine.venues.alor.numbers import Ident, check_ms, ident, iso, moment, number
 from engine.venues.alor.orders import Wording, encode, outcome, said
 from engine.venues.alor.replacing import shared
-from engine.venues.alor.rows import REPLACED, STOP, UNREADABLE
+from engine.venues.alor.rows import STOP, UNREADABLE
 from engine.venues.alor.symbols import SecurityRow, asked_for, instrument_of, is_bond, split_account
 
 T = TypeVar("T")
@@ -181,6 +181,8 @@ class AlorRest(Rest):
             raise ValueError(f"one request is one command, not {len(commands)}")
         command = commands[0]
         words = said(command, self._ref, Wording.of(self._options))
+        if isinstance(command, Amend):
+            shared(self._catalogue).asked(self._ref, command.venue_order_id)
         if isinstance(command, Cancel):
             stop = "true" if words.kind == "stop" else "false"
             query = {"portfolio": split_account(self._ref)[1], "exchange": words.body["exchange"], "stop": stop}
@@ -212,7 +214,10 @@ class AlorRest(Rest):
         if 200 <= status < 300 and isinstance(command, Cancel) and words.lower() != "success":
             status, words = 500, f"an answer that nobody knows: {words}"
         number_ = "" if body.orderNumber is None else ident(body.orderNumber)
-        return (outcome(command, status, words, number_, body.code),)
+        became = outcome(command, status, words, number_, body.code)
+        if isinstance(command, Amend) and isinstance(became, Refused):
+            shared(self._catalogue).refused(self._ref, command.venue_order_id)
+        return (became,)
 
     # ---- Requests
 
@@ -327,8 +332,11 @@ class AlorRest(Rest):
             facts: list[Fact] = []
             for row in _quoted_rows(body):
                 name = asked.get((row.exchange, row.symbol))
-                if name is not None and row.last_price_timestamp is not None:
-                    at_ms = row.last_price_timestamp * 1000
+                last_s = row.last_price_timestamp
+                at_ms = row.ob_ms_timestamp if last_s is None else last_s * 1000
+                if name is not None and at_ms is not None:
+                    if last_s is None:
+                        row.last_price = None  # nobody says of when it is
                     facts += rows.quote_facts(row, name, bond=is_bond(boards[name]), now_ms=at_ms)
             return Page(facts=tuple(facts))
 

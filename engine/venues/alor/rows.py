@@ -13,6 +13,7 @@ import msgspec
 
 from engine.core import spelling
 from engine.core.facts import (
+    REPLACED,
     BalanceFact,
     EquityFact,
     FillFact,
@@ -30,9 +31,6 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, LookupError, ArithmeticError, Re
 
 STOP = "stop:"
 """Stop orders have numbers of their own, which may be those of exchange orders, too: theirs are told apart by this."""
-
-REPLACED = "replaced"
-"""`venue_action` of an order that ended because another one has taken its place: the child's life goes on there."""
 
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 _STATUSES = {
@@ -134,7 +132,8 @@ class TradeRow(msgspec.Struct, gc=False, kw_only=True):
     board: str | None = None
     date: str
     qtyUnits: Decimal = ZERO
-    qtyBatch: Decimal
+    qtyBatch: Decimal | None = None
+    qty: Decimal | None = None  # the same under its older name
     price: Decimal
     volume: Decimal | None = None
     side: str
@@ -146,7 +145,10 @@ def fill_fact(row: TradeRow, account_ref: str) -> FillFact:
     symbol = row.symbol
     if symbol == UNNAMED and row.brokerSymbol:
         symbol = row.brokerSymbol.partition(":")[2] or symbol
-    quantity, price = number(row.qtyBatch), number(row.price)
+    lots = row.qty if row.qtyBatch is None else row.qtyBatch
+    if lots is None:
+        raise ValueError("a trade of nobody knows how much")
+    quantity, price = number(lots), number(row.price)
     if quantity <= 0:
         raise ValueError(f"a trade of {quantity}")
     if is_bond(row.board or "") and row.volume and row.qtyUnits:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from accounts.model import Secret
-from engine.core.facts import Fact, OrderFact, OrderStatus
+from engine.core.facts import REPLACED, Fact, OrderFact, OrderStatus
 from engine.core.instruments import Instrument
 from engine.core.orders import Command
 from engine.core.venue import ACCESS_TOKEN, Catalogue, Conversation, ErrorClass, Frame, Heard, Login, Notice, Said
@@ -23,7 +23,7 @@ from engine.venues.alor.errors import meaning, reason
 from engine.venues.alor.ids import owns
 from engine.venues.alor.orders import encode
 from engine.venues.alor.replacing import Replacing
-from engine.venues.alor.rows import REPLACED, UNREADABLE
+from engine.venues.alor.rows import UNREADABLE
 from engine.venues.alor.symbols import asked_for, is_bond, phase, split_account
 
 # Of accounts: opcode, and whether what was before is left to HTTP: a snapshot's end cannot be seen (§4.2, §7.1).
