@@ -44,6 +44,8 @@ def _walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     if not children:
         yield path, command
         return
+    if getattr(command, "invoke_without_command", False):
+        yield path, command
     for name, child in sorted(children.items()):
         yield from _walk(child, f"{path} {name}")
 

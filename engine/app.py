@@ -45,6 +45,7 @@ from engine.resolve import CLOCK_TOLERANCE_MS, Resolver
 from engine.roster import Roster
 from engine.sides import Sides
 from engine.sweep import Sweeper
+from engine.settle import Settler
 from engine.sync import Sync
 from engine.views import LedgerPlans, LiveAccounts, LiveMarket
 from engine.wire.http import Http, NoAnswer, Origin, Transport
@@ -289,6 +290,7 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
+            settler=Settler(clock=clock, children=self.children, roster=self.roster, asked=self.resolver),
                 self._known_changes, _ = self._fill_roster()
                 with self.ledger.read() as conn:
                     for place, known in listings.load(conn).items():

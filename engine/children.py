@@ -80,6 +80,7 @@ class Children:
         self._of_plan: dict[str, list[str]] = {}  # plan_id -> client order ids
         self._children: dict[str, Child] = {}  # by client order id
         self._of_account: dict[str, dict[str, None]] = {}  # account_id -> client order ids
+        self._by_order: dict[tuple[str, str], str] = {}  # (account_id, venue order id) -> client order id
         self._open: dict[str, None] = {}  # the client order ids of those that may be at work
         self._further: dict[str, None] = {}  # of orders that wait to be claimed, each by itself
         self._amended = set[str]()  # client order ids of those that an amendment was sent for
@@ -154,6 +155,7 @@ class Children:
                 del self._plans[plan_id], self._of_plan[plan_id]
                 for child in children:
                     del self._children[child.client_order_id]
+                    self._by_order.pop((child.account_id, child.venue_order_id), None)
                     self._amended.discard(child.client_order_id)
                     del self._of_account[child.account_id][child.client_order_id]
 
@@ -377,8 +379,10 @@ class Children:
 
     def on_fact(self, account_id: str, fact: AccountFact) -> None:
         """What the venue says of one of our orders moves its child, whichever way it was heard."""
-        if type(fact) is not OrderFact or not fact.client_order_id:
+        if type(fact) is not OrderFact:
             return
+        if not fact.client_order_id and (mine := self._of_order(account_id, fact)):
+            fact = replace(fact, client_order_id=mine)
         child, desk = self._children.get(fact.client_order_id), self._sync.desk(account_id)
         if child is None or child.account_id != account_id:
             return
@@ -386,6 +390,16 @@ class Children:
         if desk is not None and (amended or child.venue_order_id not in ("", fact.venue_order_id)):
             fact = together(chain(desk.book.orders(), fact))
         self._hear(child, fact, final=not may_go_on(fact, amended=amended))
+
+    def adopt_order(self, child: Child, fact: OrderFact, settlement: store.Settlement) -> None:
+        """A person says that this order at the venue, which carries no id of ours, is this child's."""
+        self.change(replace(child, venue_order_id=fact.venue_order_id), event="adopted", settlement=settlement)
+        self.on_fact(child.account_id, fact)
+
+    def _of_order(self, account_id: str, fact: OrderFact) -> str:
+        """Which of ours an order is that the venue tells without our id; "" when it is none of them."""
+        child = self._children.get(self._by_order.get((account_id, fact.venue_order_id), ""))
+        return child.client_order_id if child is not None and child.instrument == fact.instrument else ""
 
     def _hear(self, child: Child, fact: OrderFact, *, final: bool) -> None:
         """`final`: should this order have ended, nothing takes its place."""
@@ -437,6 +451,8 @@ class Children:
 
     def _hold(self, child: Child) -> None:
         self._children[child.client_order_id] = child
+        if child.venue_order_id:
+            self._by_order[child.account_id, child.venue_order_id] = child.client_order_id
         if child.state in _OPEN:
             self._open[child.client_order_id] = None
         else:

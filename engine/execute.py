@@ -98,7 +98,8 @@ class Executor:
     ) -> None:
         """`recheck` is the last look before the claim: by (account, leg), why a child must not be sent after all.
 
-        `stopped` is asked at each send: why this account may send nothing (the kill switch), or "".
+        `stopped` is asked at each send: why this account may send nothing (the kill switch), or ""; with the switch
+        that the plan itself closes for.
         """
         self._clock, self._ledger, self._children, self._links = clock, ledger, children, links
         self._http, self._budgets, self._roster = http, budgets, roster
@@ -282,11 +283,12 @@ class Executor:
         return child if why == "" else None
 
     async def cancel(self, plan_id: str) -> int:
-        """Ask the venue to cancel every child at work; children still unknown are cancelled once they show up."""
+        """Ask the venue to cancel every child at work, late ones too; those still unknown, once they show up."""
         plan = self._children.plan(plan_id)
         if plan is None:
             raise NotExecuted(f"plan {plan_id} is not at work here; nothing was cancelled")
-        open_now = [c for c in self._children.of_plan(plan_id) if c.state not in TERMINAL]
+        late = self._children.late_at_work(plan_id)
+        open_now = [c for c in self._children.of_plan(plan_id) if c.state not in TERMINAL] + late
         for child in open_now:
             if child.state is OrderState.PLANNED:
                 self._children.step(child, OrderEvent.SKIP, reason="cancelled before it was sent")
@@ -295,7 +297,8 @@ class Executor:
         if plan.state is PlanState.APPROVED:
             self._children.end(plan, PlanState.DISCARDED, "cancelled before it was executed; nothing was sent")
         else:
-            await self.cancel_orders([c for c in self._children.of_plan(plan_id) if c.state is OrderState.WORKING])
+            working = [c for c in self._children.of_plan(plan_id) if c.state is OrderState.WORKING]
+            await self.cancel_orders([*working, *self._children.late_at_work(plan_id)])
         try:  # who is told that it was asked for must be able to rely on it, also after a crash
             await self._children.durable()
         except (LedgerDown, LedgerFull) as error:

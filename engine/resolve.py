@@ -16,10 +16,10 @@ import structlog
 
 from engine import crash
 from engine.children import Children
-from engine.core.facts import FillFact, OrderFact
+from engine.core.facts import Fact, FillFact, OrderFact
 from engine.core.orders import CancelState, OrderEvent, OrderState
 from engine.core.plans import Child
-from engine.core.venue import ErrorClass, Priority, VenueError
+from engine.core.venue import ErrorClass, Priority, Read, VenueError
 from engine.execute import Executor
 from engine.roster import Roster
 from engine.sync import Sync
@@ -113,7 +113,7 @@ class Resolver:
                 case.asked += 1
                 delay_s = _DELAYS_S[min(case.asked, len(_DELAYS_S) - 1)]
                 if child.state is OrderState.UNKNOWN:
-                    left_s = self._quarantine_left_s(child)
+                    left_s = self.quarantine_left_s(child)
                     if left_s > 0:
                         spacing_s = max(left_s, _DELAYS_S[0])
                     else:
@@ -146,7 +146,7 @@ class Resolver:
             self._end_of_succession(child, now_ms)
             await self._cancel_again(child.client_order_id)
             return
-        if child.state is not OrderState.UNKNOWN or self._quarantine_left_s(child) > 0:
+        if child.state is not OrderState.UNKNOWN or self.quarantine_left_s(child) > 0:
             return
         if capabilities.lookup_ms is not None and now_ms - child.send_by_ms > capabilities.lookup_ms:
             return  # it may have been there and be forgotten: absence proves nothing any more
@@ -182,6 +182,35 @@ class Resolver:
         reason = f"proven: the venue never had it; {then}"
         self._children.step(child, OrderEvent.NEGATIVE_PROOF, reason=reason, successor=follows)
 
+    async def shows(self, child: Child) -> bool:
+        """Asked now, for a person: does the venue show it, by our id, among its open orders or its fills since?
+
+        What it shows counts, as ever. Raises VenueError or NoAnswer: then nobody knows.
+        """
+        account_id = child.account_id
+        rest, capabilities = self._roster.rest(account_id), self._roster.venue(account_id).capabilities
+        instrument = self._roster.catalogue(account_id).by_name(child.instrument)
+        if instrument is None:
+            raise NoAnswer(f"the list of instruments lacks {child.instrument}", written=False)
+        if capabilities.lookup_by_client_id or child.venue_order_id:
+            read = rest.order(instrument, child.client_order_id, child.venue_order_id)
+            if facts := await self.find(account_id, read):
+                self._children.on_facts(account_id, facts)
+                return True
+        return await self._shown_anywhere(child)
+
+    async def find(self, account_id: str, read: Read) -> list[Fact]:
+        """What the venue tells of one order; nothing where it knows none. Raises VenueError or NoAnswer."""
+        origin = self._roster.origin(account_id)
+        try:
+            facts = [f async for page in self._http.walk(origin, read, priority=Priority.RESOLVE) for f in page.facts]
+        except VenueError as error:
+            if error.error_class is not ErrorClass.NOT_FOUND:
+                raise
+            return []
+        self._sync.fetched(account_id, facts, self._clock.now_ms())
+        return facts
+
     async def _shown_anywhere(self, child: Child) -> bool:
         """Complete reads of open orders and of fills since the claim; raises when one of them failed."""
         account_id = child.account_id
@@ -205,7 +234,7 @@ class Resolver:
         if child is not None and child.state is OrderState.WORKING and _cancel_wanted(child, self._clock.now_ms()):
             await self._executor.cancel_orders([child])
 
-    def _quarantine_left_s(self, child: Child) -> float:
+    def quarantine_left_s(self, child: Child) -> float:
         """How long the request may still take effect at the venue without showing in its reads.
 
         It may be on its way until its deadline, and an answer to it for as long as we wait for one; what came of it

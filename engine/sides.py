@@ -112,11 +112,14 @@ class Sides:
     def _orders(self, account_id: str, known: Sequence[OrderFact], since_ms: int) -> list[OrderLine]:
         """Our children as we believe them to be, and the account's other orders as the venue told them."""
         children = {c.client_order_id: c for c in self._children.of_account(account_id)}
+        mine = {c.venue_order_id for c in children.values() if c.venue_order_id}
         lines = [_line_of_child(c) for c in children.values() if _compared(c, since_ms)]
         lines += [
             line_of(order)
             for order in known
-            if order.client_order_id not in children and (not order.status.terminal or order.updated_at_ms >= since_ms)
+            if order.client_order_id not in children
+            and not (order.client_order_id == "" and order.venue_order_id in mine)
+            and (not order.status.terminal or order.updated_at_ms >= since_ms)
         ]
         return lines
 

@@ -1,4 +1,4 @@
-"""Does. `unisono orders | fills | positions | balances`: what the ledger knows, with or without an engine running."""
+"""Does. `unisono fills | positions | balances`: what the ledger knows, with or without an engine running."""
 
 from __future__ import annotations
 
@@ -32,31 +32,11 @@ from engine.reports.tables import (
     PositionRow,
     balances_table,
     fills_table,
-    orders_table,
     positions_table,
 )
 
 HoursOption = Annotated[float, typer.Option(help="How far back, in hours.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many rows, the latest first.")]
-
-
-def orders(
-    account: AccountOption = "",
-    hours: HoursOption = 24.0,
-    limit: LimitOption = 200,
-    config: ConfigOption = CONFIG_DEFAULT,
-    as_json: JsonOption = False,
-) -> None:
-    """Orders, ours and those placed elsewhere, the latest first.
-
-    [bold]Examples[/bold]
-
-      unisono orders --account okx-007
-      unisono orders --hours 1 --json
-    """
-    with _ledger(config, account) as conn:
-        found = questions.orders(conn, account or None, since_ms=_since_ms(hours), limit=limit)
-    show(found, as_json, lambda: orders_table(found, limit=limit))
 
 
 def fills(
@@ -72,7 +52,7 @@ def fills(
 
       unisono fills --account okx-007 --json
     """
-    with _ledger(config, account) as conn:
+    with known_ledger(config, account) as conn:
         found = [
             FillRow(
                 account_id=row.account_id,
@@ -88,7 +68,7 @@ def fills(
                 venue_order_id=row.fill.venue_order_id,
                 traded_at_ms=row.fill.traded_at_ms,
             )
-            for row in questions.fills(conn, account or None, since_ms=_since_ms(hours), limit=limit)
+            for row in questions.fills(conn, account or None, since_ms=since_ms(hours), limit=limit)
         ]
     show(found, as_json, lambda: fills_table(found, limit=limit))
 
@@ -139,7 +119,7 @@ def balances(account: AccountOption = "", config: ConfigOption = CONFIG_DEFAULT,
 
 
 @contextmanager
-def _ledger(path: Path, account: str) -> Iterator[sa.Connection]:
+def known_ledger(path: Path, account: str) -> Iterator[sa.Connection]:
     settings = read_config(path)
     _known(settings, account)
     with ledger_of(settings) as conn:
@@ -167,5 +147,5 @@ def _unknown(name: str) -> Instrument | None:
     return None
 
 
-def _since_ms(hours: float) -> int:
+def since_ms(hours: float) -> int:
     return time.time_ns() // 1_000_000 - round(hours * 3_600_000)

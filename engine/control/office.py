@@ -26,6 +26,7 @@ from engine.plan import Planner
 from engine.reconcile import Reconciler, Subject
 from engine.reports.tables import ConnectionRow
 from engine.roster import Roster, UnknownAccount
+from engine.settle import NotSettled, Settler
 from engine.sweep import NotAccepted, Sweeper
 from engine.sync import Sync
 from engine.worth import Worths
@@ -77,6 +78,7 @@ class ControlOffice:
         start_soon: Callable[..., None],
         kill: KillSwitch,
         sweeper: Sweeper,
+        settler: Settler,
         fresh_marks: Callable[[Plan], Awaitable[None]],
         worths: Worths,
         vitals: Callable[[], dict[str, Any]],
@@ -88,7 +90,7 @@ class ControlOffice:
         self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
         self._clocks, self._worths = clocks, worths
         self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
-        self._sweeper = sweeper
+        self._sweeper, self._settler = sweeper, settler
 
     # ---- what is
 
@@ -204,16 +206,22 @@ class ControlOffice:
                     level="error",
                     subject=child.account_id,
                     what=f"order {child.client_order_id} is unknown for long: {child.reason}",
-                    next="look for it in the broker's own page; it is never sent again by itself",
+                    next="look for it in the broker's own page, then: unisono orders settle "
+                    f"{child.client_order_id} --as not-placed (or placed=ITS_ID_THERE) --why TEXT",
                 )
             )
         for child in self._children.late():
+            at_work = self._children.shown_at_work(child)
             found.append(
                 Finding(
                     level="error",
                     subject=child.account_id,
-                    what=f"order {child.client_order_id} was {child.state.value} and then seen at the venue",
-                    next="it is counted; check the account's position against the plan",
+                    what=f"order {child.client_order_id} was {child.state.value} and then seen at the venue, "
+                    f"{child.filled} of {child.quantity} filled" + (", and is at work" if at_work else ""),
+                    next=f"cancel it: unisono plan cancel {child.plan_id}"
+                    if at_work
+                    else "it is counted; check the account's position against the plan, then: unisono orders settle "
+                    f"{child.client_order_id} --as accepted --why TEXT",
                 )
             )
         found += self._restored()
@@ -242,7 +250,7 @@ class ControlOffice:
                 Finding(
                     level="warning",
                     subject=f"kill {kill.scope}",
-                    what=f"on since {kill.by} threw it ({kill.why}); {shown} accounts shown without working orders",
+                    what=f"on since {kill.by} threw it ({kill.why}); {done}",
                     next=f"unisono kill off {kill.scope}, once its cause is settled",
                 )
             )
@@ -275,6 +283,22 @@ class ControlOffice:
             raise Rejected(str(error)) from None
 
     # ---- plans
+
+    async def settle_order(
+        self, order_id: str, word: str, venue_order_id: str, *, by: str, why: str, unasked: bool, rehearse: bool
+    ) -> Any:
+        try:
+            return await self._settler.settle(
+                order_id, word, venue_order_id, by=by, why=why, unasked=unasked, rehearse=rehearse
+            )
+        except NotSettled as error:
+            raise Rejected(str(error)) from None
+        except (LedgerDown, LedgerFull) as error:
+            raise Rejected(
+                f"order {order_id} is settled here, and not written down yet ({error}): it is kept, and written once "
+                "the database works",
+                "not-durable",
+            ) from None
 
     async def draft_plan(self, body: dict[str, Any]) -> Any:
         return await self._asked(self._planner.draft, lambda: (read_draft(body),))
@@ -426,7 +450,7 @@ class ControlOffice:
     async def kill_off(self, scope: str, by: str, why: str) -> Any:
         if scope not in {k.scope for k in self._kill.switches()}:
             raise Rejected(f"no kill switch {scope} is on; nothing was changed")
-        await self._asked(self._kill.off, lambda: (scope, by, why))
+        await self._asked(self._kill.off, lambda: (scope, by, why, accept))
         return self.kill_status()
 
     def kill_status(self) -> Any:

@@ -47,6 +47,9 @@ class Office(Protocol):
     async def kill_off(self, scope: str, by: str, why: str) -> Any: ...
     def kill_status(self) -> Any: ...
     async def accept_orphans(self, by: str, why: str) -> Any: ...
+    async def settle_order(
+        self, order_id: str, word: str, venue_order_id: str, *, by: str, why: str, unasked: bool, rehearse: bool
+    ) -> Any: ...
 
 
 class Rejected(Exception):
@@ -156,6 +159,18 @@ def application(office: Office) -> Starlette:
         return Route(path, _answering(verb), methods=["GET"])
 
     def post(path: str, verb: Callable[[Request], Awaitable[Any]]) -> Route:
+    async def post_settle(request: Request) -> Any:
+        body = await _body(request)
+        return await office.settle_order(
+            _text(body, "order_id"),
+            _text(body, "word"),
+            str(body.get("venue_order_id", "")),
+            by=_text(body, "by"),
+            why=_text(body, "why"),
+            unasked=body.get("unasked") is True,
+            rehearse=body.get("rehearse") is True,
+        )
+
         return Route(path, _answering(verb), methods=["POST"])
 
     return Starlette(
@@ -185,6 +200,7 @@ def application(office: Office) -> Starlette:
     )
 
 
+            post("/orders/settle", post_settle),
 async def serve(office: Office, path: str) -> None:
     """Until cancelled."""
     config = uvicorn.Config(application(office), log_config=None, lifespan="off", timeout_graceful_shutdown=2)

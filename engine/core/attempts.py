@@ -60,6 +60,7 @@ def successor(one: Child, render: Callable[[int], str], now_ms: int) -> Child:
         avg_price=None,
         reason="",
         late=False,
+        late_settled_at_ms=None,
         cancel_state=CancelState.NONE,
         planned_at_ms=now_ms,
         sent_at_ms=None,

@@ -46,6 +46,7 @@ class OrderEvent(StrEnum):
     FINAL_EXPIRY = "final_expiry"
     FINAL_REJECT = "final_reject"
     NEGATIVE_PROOF = "negative_proof"  # proven that the venue never had it (RELIABILITY: negative proof)
+    DECIDED_ABSENT = "decided_absent"  # a person has looked at the broker's own page: it was never placed
 
 
 _S, _E = OrderState, OrderEvent
@@ -73,6 +74,7 @@ TRANSITIONS: dict[OrderState, dict[OrderEvent, OrderState]] = {
         _E.SEEN: _S.WORKING,
         _E.REFUSED: _S.REJECTED,
         _E.NEGATIVE_PROOF: _S.NOT_PLACED,
+        _E.DECIDED_ABSENT: _S.NOT_PLACED,
         _E.FINAL_FILL: _S.FILLED,
         _E.FINAL_CANCEL: _S.CANCELLED,
         _E.FINAL_REJECT: _S.REJECTED,  # one that expired was at work before: it is SEEN first

@@ -60,12 +60,15 @@ def orders(
         if known is None or supersedes(told, known):
             latest[account, told.venue_order_id] = told
     ours = _children(connection, account_id, since_ms, [o.client_order_id for o in latest.values()])
-    found = [
-        _order_row(account, order)
-        for (account, _), order in latest.items()
-        if (account, order.client_order_id) not in ours
-    ]
-    by_client = {(account, o.client_order_id): o for (account, _), o in latest.items()}
+    # One that carries no id of ours may be ours all the same, by a person's word.
+    by_order = {(one.account_id, one.venue_order_id): key for key, one in ours.items() if one.venue_order_id}
+    by_client, found = dict[tuple[str, str], OrderFact](), list[OrderRow]()
+    for (account, venue_order_id), order in latest.items():
+        key = (account, order.client_order_id) if order.client_order_id else by_order.get((account, venue_order_id))
+        if key in ours:
+            by_client[key] = order
+        else:
+            found.append(_order_row(account, order))
     found += [_child_row(one, by_client.get(key)) for key, one in ours.items()]
     return sorted(found, key=lambda o: (-o.updated_at_ms, o.account_id, o.venue_order_id))[:limit]
 

@@ -105,6 +105,7 @@ child = sa.Table(
     sa.Column("avg_price", DecimalText),
     _text("reason"),
     sa.Column("late", sa.Boolean, nullable=False),
+    _ms("late_settled_at_ms", nullable=True),
     _text("cancel_state"),
     _ms("planned_at_ms"),
     _ms("sent_at_ms", nullable=True),
