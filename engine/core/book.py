@@ -15,16 +15,20 @@ ledger, whose unique key knows, and fold it with `unseen=True` when it is new th
 movement that a fill caused is the same money told again: it counts only until its fill is known, as a stand-in. Where
 such a movement does not name its fill (kinds `trade` and `fee`) it never counts: a fill that is missing then shows as
 a difference in cash, which is better than money counted twice.
+
+**Cost.** What is owned outright is cash like any other; its average cost, what it realised and what was charged are
+found when asked for, from the entries of what is remembered on top of what was kept of the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
 
+from engine.core.entries import REALISED, TRADE, Entry, Holding, Kept, holding_lot, of_fill, of_movement
 from engine.core.facts import (
     AccountFact,
     BalanceFact,
@@ -37,7 +41,7 @@ from engine.core.facts import (
     Side,
 )
 from engine.core.instruments import Instrument, InstrumentKind
-from engine.core.lots import Lot, Step
+from engine.core.lots import Lot, Step, Walked
 
 KEPT_ENDED = 100  # ended orders that outlive the horizon
 
@@ -45,6 +49,9 @@ _ZERO = Decimal(0)
 _NEVER_MS = -1
 _BOOKING_LAG_MS = 60_000  # a venue books the cash of a fill at most so much later
 _CAUSED_BY_FILLS = frozenset({"trade", "fee"})
+Charged = tuple[str, str, str]
+"""Instrument ("" where none is named), kind (fee, funding, interest, transfer, …) and currency of what was charged."""
+
 _WORKING, _BUY, _SPOT = OrderStatus.WORKING, Side.BUY, InstrumentKind.SPOT
 replace = msgspec.structs.replace
 
@@ -57,7 +64,16 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     quantity: Decimal  # signed, in the instrument's venue unit
     avg_price: Decimal | None  # None while flat, or where the opening did not tell
     realised: Decimal
+    unpriced: Decimal = _ZERO  # closed while the average was not known: `realised` leaves out what that gained
     changed_at_ms: int
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """The venue's statement that a book starts from."""
+
+    at_ms: int
+    positions: tuple[PositionFact, ...]
+    balances: tuple[BalanceFact, ...]
 
 
 class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +108,7 @@ def supersedes(new: OrderFact, old: OrderFact) -> bool:
     return bool(new.amend_id) and new.amend_id != old.amend_id
 
 
-class _Opening(msgspec.Struct, frozen=True):
+class _Contained(msgspec.Struct, frozen=True):
     """What a statement contains of one position: everything up to this trade number, or up to this time."""
 
     trade_number: int | None
@@ -109,7 +125,8 @@ class Book:
         self._instruments: dict[str, Instrument] = {}  # those that were used: a snapshot carries them along
         self._horizon_ms = 0
         self._opened_at_ms = _NEVER_MS
-        self._position_openings: dict[tuple[str, str], _Opening] = {}
+        self._opening: Opening | None = None
+        self._position_openings: dict[tuple[str, str], _Contained] = {}
         self._cash_openings: dict[str, int] = {}
         self._orders: dict[str, OrderFact] = {}
         self._fills: dict[str, FillFact] = {}
@@ -120,6 +137,8 @@ class Book:
         self._cash_changed: dict[str, int] = {}
         self._movements: dict[str, CashFact] = {}
         self._stand_ins: dict[str, list[CashFact]] = {}  # counted until their fill is known, by fill id
+        self._holdings: dict[str, Kept] = {}  # of what is forgotten, by currency
+        self._charged: dict[Charged, Decimal] = {}  # of what is forgotten
         self._stated_positions: dict[tuple[str, str, str], PositionFact] = {}
         self._stated_balances: dict[str, BalanceFact] = {}
         self._equities: dict[str, EquityFact] = {}
@@ -163,6 +182,8 @@ class Book:
         elif fact.traded_at_ms < self._horizon_ms:
             if not unseen:
                 return None
+            if (instrument := self._instruments.get(fact.instrument) or self._learn(fact.instrument)) is not None:
+                self._keep_of(self._counted(of_fill(fact, instrument)))
             self._count(fact, forgotten=True)
             return True
         self._fills[fact.fill_id] = fact
@@ -173,6 +194,8 @@ class Book:
         """`forgotten`: older than the horizon, so it goes straight into the base."""
         if self._stand_ins and fact.fill_id in self._stand_ins:
             for movement in self._stand_ins.pop(fact.fill_id):
+                if movement.cash_id not in self._movements:
+                    self._keep_of(self._counted([of_movement(replace(movement, amount=-movement.amount))]))
                 self._move(movement.currency, -movement.amount, movement.booked_at_ms)
         order = fact.venue_order_id
         known = self._filled.get(order)
@@ -208,7 +231,8 @@ class Book:
                     signed,
                     fact.price,
                     realised,
-                    at_ms > self._cash_openings.get(settle, self._opened_at_ms),
+                    # What is settled daily becomes cash when the venue says so, as a movement of its own.
+                    not instrument.settled_daily and at_ms > self._cash_openings.get(settle, self._opened_at_ms),
                 )
                 if forgotten:
                     lot.add_to_base(step)
@@ -243,6 +267,8 @@ class Book:
             self._movements[fact.cash_id] = fact
         elif not unseen:
             return None
+        elif not fact.fill_id and fact.kind not in _CAUSED_BY_FILLS:
+            self._keep_of(self._counted([of_movement(fact)]))
         self._count_movement(fact)
         return True
 
@@ -339,12 +365,14 @@ class Book:
         a position contains what lies up to its last trade number or, without one, up to its own time.
         """
         self._learn_waiting()
-        self._opened_at_ms = at_ms
+        rows, cash = tuple(positions), tuple(balances)
+        self._opened_at_ms, self._opening = at_ms, Opening(at_ms=at_ms, positions=rows, balances=cash)
+        self._holdings, self._charged = {}, {}
         self._lots, self._position_openings = {}, {}
         self._cash, self._cash_openings, self._cash_changed = {}, {}, {}
-        for stated in positions:
+        for stated in rows:
             self._open_position(stated)
-        for balance in balances:
+        for balance in cash:
             self._cash[balance.currency] = balance.cash
             self._cash_openings[balance.currency] = self._cash_changed[balance.currency] = balance.updated_at_ms
         fills, self._fills, self._filled = self._fills, {}, {}
@@ -375,13 +403,14 @@ class Book:
             quantity, at_ms = total, max(at_ms, opening.at_ms)
             number = None if number is None or opening.trade_number is None else max(number, opening.trade_number)
         self._lots[key] = Lot(instrument, quantity, avg, at_ms)
-        self._position_openings[key] = _Opening(number, at_ms)
+        self._position_openings[key] = _Contained(number, at_ms)
 
     def prune(self, horizon_ms: int) -> None:
         """Forget ids from before the horizon; what they added up to stays. The horizon never moves back."""
         if horizon_ms <= self._horizon_ms:
             return
         self._learn_waiting()
+        self._keep_of([e for e in self.entries() if e.at_ms < horizon_ms])
         self._horizon_ms = horizon_ms
         waiting = {fill_id for ids in self._waiting.values() for fill_id in ids}
         self._fills = {k: f for k, f in self._fills.items() if f.traded_at_ms >= horizon_ms or k in waiting}
@@ -437,6 +466,7 @@ class Book:
                 quantity=lot.quantity,
                 avg_price=lot.avg,
                 realised=lot.realised,
+                unpriced=lot.unpriced,
                 changed_at_ms=lot.changed_at_ms,
             )
             for (name, side), lot in self._lots.items()
@@ -463,6 +493,98 @@ class Book:
     def cash_changed_ms(self) -> dict[str, int]:
         """When each currency last moved."""
         return dict(self._cash_changed)
+
+    def entries(self, currency: str = "") -> list[Entry]:
+        """Of all that is remembered, what moved cash since the opening, in the order in which it happened."""
+        self._learn_waiting()
+        found = list[Entry]()
+        for fill in self._fills.values():
+            if fill.instrument not in self._waiting:
+                found += of_fill(fill, self._instruments[fill.instrument])
+        for cash in self._movements.values():
+            if cash in self._stand_ins.get(cash.fill_id, ()) if cash.fill_id else cash.kind not in _CAUSED_BY_FILLS:
+                found.append(of_movement(cash))
+        for (name, side), lot in self._lots.items():
+            if any(stated is None and moves_cash for *_, stated, moves_cash in lot.steps):
+                found += self._computed_gains(name, side)
+        return sorted((e for e in self._counted(found) if currency in ("", e.currency)), key=lambda e: e.order)
+
+    def _computed_gains(self, name: str, side: str) -> Iterator[Entry]:
+        """What a derivative's fills realised where the venue does not say it."""
+        for step, gain, _, _ in self._lots[name, side].walked():
+            if gain and step[5] is None and step[6]:
+                yield Entry(self._instruments[name].settle, gain, REALISED, self._fills[step[2]])
+
+    def _counted(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Those that the opening does not contain."""
+        for entry in entries:
+            if entry.at_ms > self._cash_openings.get(entry.currency, self._opened_at_ms):
+                yield entry
+
+    def _keep_of(self, forgotten: Iterable[Entry]) -> None:
+        """What is about to be forgotten stays in averages and sums."""
+        by_currency = dict[str, list[Entry]]()
+        for entry in forgotten:
+            by_currency.setdefault(entry.currency, []).append(entry)
+            if entry.kind not in (TRADE, REALISED):
+                key = _charged(entry)
+                self._charged[key] = self._charged.get(key, _ZERO) + entry.amount
+        owned = self._owned() & by_currency.keys()
+        cash, entries = (self.cash, self.entries()) if owned else ({}, [])
+        for currency in owned:
+            kept = self._holdings.get(currency, Kept())
+            before = cash.get(currency, _ZERO) - sum((e.amount for e in entries if e.currency == currency), _ZERO)
+            lot, paid_in = holding_lot(before, kept, by_currency[currency])
+            self._holdings[currency] = Kept(avg=lot.avg, realised=lot.realised, unpriced=lot.unpriced, paid_in=paid_in)
+
+    def _owned(self) -> set[str]:
+        """What is bought and sold outright, as far as fills told."""
+        return {i.base for i in self._instruments.values() if i.kind is _SPOT}
+
+    def holdings(self) -> list[Holding]:
+        """What is owned outright and was ever traded here, flat ones too, at its average cost."""
+        found = list[Holding]()
+        cash, entries = self.cash, self.entries()
+        for currency in sorted(self._owned()):
+            of_it = [e for e in entries if e.currency == currency]
+            quantity = cash.get(currency, _ZERO)
+            before = quantity - sum((e.amount for e in of_it), _ZERO)
+            lot, paid_in = holding_lot(before, self._holdings.get(currency, Kept()), of_it)
+            found.append(
+                Holding(
+                    currency=currency,
+                    quantity=quantity,
+                    paid_in=paid_in,
+                    avg_price=lot.avg,
+                    realised=lot.realised,
+                    unpriced=lot.unpriced,
+                    changed_at_ms=self._cash_changed.get(currency, 0),
+                )
+            )
+        return found
+
+    def walked(self, instrument: str, position_side: str) -> list[Walked]:
+        """Each remembered fill of a derivative's position, with what it made of it."""
+        self._learn_waiting()
+        lot = self._lots.get((instrument, position_side))
+        return [] if lot is None else list(lot.walked())
+
+    def charges(self) -> dict[Charged, Decimal]:
+        """Fees, funding, interest, transfers since the opening."""
+        sums = dict(self._charged)
+        for entry in self.entries():
+            if entry.kind not in (TRADE, REALISED):
+                sums[_charged(entry)] = sums.get(_charged(entry), _ZERO) + entry.amount
+        return sums
+
+    @property
+    def opening(self) -> Opening | None:
+        """The statement that the book starts from; None when it starts from nothing."""
+        return self._opening
+
+    def fill(self, fill_id: str) -> FillFact | None:
+        """As far back as is remembered."""
+        return self._fills.get(fill_id)
 
     @property
     def unmapped(self) -> dict[str, int]:
@@ -552,6 +674,9 @@ class Book:
                 account_id=self.account_id,
                 horizon_ms=self._horizon_ms,
                 opened_at_ms=self._opened_at_ms,
+                opening=self._opening,
+                holdings=self._holdings,
+                charged=[(*key, amount) for key, amount in self._charged.items()],
                 instruments=list(self._instruments.values()),
                 position_openings=[(name, side, o) for (name, side), o in self._position_openings.items()],
                 cash_openings=self._cash_openings,
@@ -567,6 +692,7 @@ class Book:
                         avg=lot.base_avg,
                         realised=lot.base_realised,
                         computed=lot.base_computed,
+                        unpriced=lot.base_unpriced,
                         changed_at_ms=lot.changed_at_ms,
                         steps=lot.steps,
                     )
@@ -587,7 +713,9 @@ class Book:
         """Raises msgspec.ValidationError for a document of another form."""
         kept = msgspec.json.decode(document, type=_Snapshot)
         book = cls(kept.account_id, lookup)
-        book._horizon_ms, book._opened_at_ms = kept.horizon_ms, kept.opened_at_ms
+        book._horizon_ms, book._opened_at_ms, book._opening = kept.horizon_ms, kept.opened_at_ms, kept.opening
+        book._holdings = kept.holdings
+        book._charged = {(name, kind, currency): amount for name, kind, currency, amount in kept.charged}
         book._instruments = {i.name: i for i in kept.instruments}
         book._position_openings = {(name, side): o for name, side, o in kept.position_openings}
         book._cash_openings = kept.cash_openings
@@ -596,7 +724,7 @@ class Book:
         book._filled, book._waiting = kept.filled, kept.waiting
         for k in kept.lots:
             lot = Lot(book._instruments.get(k.instrument), k.quantity, k.avg, k.changed_at_ms)
-            lot.resume(k.realised, k.computed, k.steps)
+            lot.resume(k.realised, k.computed, k.unpriced, k.steps)
             book._lots[k.instrument, k.position_side] = lot
         book._cash, book._cash_changed = kept.cash, kept.cash_changed
         book._movements = {m.cash_id: m for m in kept.movements}
@@ -614,17 +742,21 @@ class _KeptLot(msgspec.Struct, kw_only=True):
     avg: Decimal | None
     realised: Decimal
     computed: Decimal
+    unpriced: Decimal
     changed_at_ms: int
     steps: list[Step]
 
 
 class _Snapshot(msgspec.Struct, kw_only=True):
-    form: Literal["unisono.book/1"] = "unisono.book/1"
+    form: Literal["unisono.book/2"] = "unisono.book/2"
     account_id: str
     horizon_ms: int
     opened_at_ms: int
+    opening: Opening | None
+    holdings: dict[str, Kept]
+    charged: list[tuple[str, str, str, Decimal]]
     instruments: list[Instrument]
-    position_openings: list[tuple[str, str, _Opening]]
+    position_openings: list[tuple[str, str, _Contained]]
     cash_openings: dict[str, int]
     orders: list[OrderFact]
     fills: list[FillFact]
@@ -642,3 +774,7 @@ class _Snapshot(msgspec.Struct, kw_only=True):
 
 def _mismatch(name: str, side: str, stated: Decimal, folded: Decimal, since_ms: int) -> Mismatch:
     return Mismatch(name=name, position_side=side, stated=stated, folded=folded, since_ms=since_ms)
+
+
+def _charged(entry: Entry) -> Charged:
+    return entry.fact.instrument, entry.kind, entry.currency

@@ -528,6 +528,8 @@ def views(book: Book) -> dict[str, Any]:
         "orders": sorted(book.orders(), key=lambda o: o.venue_order_id),
         "positions": {(p.instrument, p.position_side): p for p in book.positions() if p.quantity or p.realised},
         "cash": {currency: cash for currency, cash in book.cash.items() if cash},
+        "holdings": [h for h in book.holdings() if h.quantity or h.realised or h.unpriced],
+        "charges": {key: amount for key, amount in book.charges().items() if amount},
         "short": sorted((s.order.venue_order_id, s.known) for s in book.short_of_fills()),
         "stated": sorted((p.key, p.unrealised) for p in book.stated_positions),
         "balances": book.stated_balances,
@@ -600,3 +602,91 @@ def test_a_restored_book_knows_its_instruments_without_asking() -> None:
     restored = Book.restore(folded([buy(1, 2, 100)]).snapshot(), lambda name: None)
     restored.fold(sell(2, 1, 200))
     assert only(restored) == (1, 100, 1)
+
+
+# ---- what is owned outright, and what it cost
+
+
+def trade(number: int, side: Side, quantity: int | str, price: int | str, **changes: Any) -> FillFact:
+    return fill(number, side, quantity, price, **{"instrument": SPOT.name, **changes})
+
+
+def bought(number: int, quantity: int | str, price: int | str, **changes: Any) -> FillFact:
+    return trade(number, Side.BUY, quantity, price, **changes)
+
+
+def sold(number: int, quantity: int | str, price: int | str, **changes: Any) -> FillFact:
+    return trade(number, Side.SELL, quantity, price, **changes)
+
+
+COIN = {"fee": D("-0.5"), "fee_currency": "BTC"}
+PAID_IN = moved(1, 2, currency="BTC", kind="transfer", booked_at_ms=1002)
+
+
+@pytest.mark.parametrize(
+    ("facts", "holding"),  # quantity, average price, realised, sold at unknown cost
+    [
+        ([bought(1, 2, 100), bought(2, 2, 200)], (4, 150, 0, 0)),
+        ([bought(1, 4, 100), sold(2, 1, 300)], (3, 100, 200, 0)),
+        ([bought(1, 4, 100), sold(2, 4, 90)], (0, None, -40, 0)),
+        ([bought(1, 2, 100, **COIN), sold(2, 1, 300)], (D("0.5"), 100, 200, 0)),  # a fee is no sale
+        ([bought(1, 2, 100), bought(2, 2, 100, fee=D(1), fee_currency="BTC")], (5, 80, 0, 0)),  # a rebate costs nothing
+        ([bought(1, 2, 100), PAID_IN], (4, None, 0, 0)),  # what it cost nobody told
+        ([bought(1, 2, 100), PAID_IN, sold(3, 3, 300)], (1, None, 0, 3)),
+        ([bought(1, 2, 100), PAID_IN, sold(3, 4, 300), bought(4, 1, 70)], (1, 70, 0, 4)),  # flat once, and known again
+        ([bought(1, 2, 100), moved(1, -1, currency="BTC", kind="transfer", booked_at_ms=1002)], (1, 100, 0, 0)),
+        ([sold(1, 2, 100), bought(2, 2, 90)], (0, None, 20, 0)),  # borrowed and bought back
+    ],
+)
+def test_what_is_owned_outright_has_an_average_cost(facts: list[AccountFact], holding: tuple[Any, ...]) -> None:
+    [found] = folded(facts).holdings()
+    assert (found.quantity, found.avg_price, found.realised, found.unpriced) == holding
+    assert (found.currency, found.paid_in) == ("BTC", "USDT")
+
+
+def test_what_the_opening_held_was_had_at_a_cost_that_nobody_told() -> None:
+    book = empty()
+    book.open_with([], [balance(10, currency="BTC"), balance(5000)], 2000)
+    book.fold(bought(1, 2, 100, traded_at_ms=2100))
+    book.fold(sold(2, 3, 150, traded_at_ms=2200))
+    [held] = book.holdings()
+    assert (held.quantity, held.avg_price, held.realised, held.unpriced) == (9, None, 0, 3)
+
+
+def test_papers_are_counted_in_pieces_and_their_cost_is_for_one() -> None:
+    paper = instrument("SBER/RUB", InstrumentKind.SPOT, "10", base="SBER", quote="RUB", settle="RUB", unit="lot")
+    book = Book("ann", {paper.name: paper}.get)
+    for fact in (bought(1, 3, 300, instrument=paper.name), sold(2, 1, 310, instrument=paper.name)):
+        book.fold(fact)
+    [held] = book.holdings()
+    assert (held.quantity, held.avg_price, held.realised, held.paid_in) == (20, 300, 100, "RUB")
+
+
+def test_a_cost_in_two_currencies_is_not_added_up() -> None:
+    other = replace(SPOT, name="BTC/USDC", quote="USDC")
+    book = Book("ann", {**KNOWN, other.name: other}.get)
+    for fact in (bought(1, 1, 100), bought(2, 1, 100, instrument=other.name), sold(3, 1, 150)):
+        book.fold(fact)
+    [held] = book.holdings()
+    assert (held.quantity, held.avg_price, held.unpriced, held.paid_in) == (1, None, 1, "USDT")
+
+
+def test_a_position_whose_opening_told_no_price_says_how_much_was_closed_at_a_gain_nobody_knows() -> None:
+    book = empty()
+    book.open_with([stated(5, avg_price=None)], [], 2000)
+    book.fold(sell(1, 2, 100, traded_at_ms=2100))
+    [position] = book.positions()
+    assert (position.quantity, position.avg_price, position.realised, position.unpriced) == (3, None, 0, 2)
+
+
+def test_fees_and_funding_are_summed_by_instrument() -> None:
+    funding = moved(1, -3, instrument=SWAP.name, booked_at_ms=5000)
+    book = folded([buy(1, 1, 100, fee=D(-1)), sell(2, 1, 100, fee=D("0.5")), funding, moved(2, 9, kind="transfer")])
+    whole = {
+        (SWAP.name, "fee", "USDT"): D("-0.5"),
+        (SWAP.name, "funding", "USDT"): D(-3),
+        ("", "transfer", "USDT"): D(9),
+    }
+    assert book.charges() == whole
+    book.prune(9000)
+    assert book.charges() == whole
