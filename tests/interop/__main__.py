@@ -42,6 +42,7 @@ CLIENTS = (
     Client("issplus", "stomp.py\nframes", "moexalgo", ("issplus_frames",)),
     Client("issplus", "moexalgo", "moexalgo", ("issplus_moexalgo",)),
     Client("alor", "brokapi", "brokapi", ("alor_brokapi",)),
+    Client("alor", "we, on\nbrokapi's\nserver", "brokapi", ("alor_mock",)),
 )
 
 
