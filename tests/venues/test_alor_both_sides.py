@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from engine.core.facts import BalanceFact, EquityFact, FillFact, MarkFact, OrderFact, OrderStatus, PositionFact, Side
+from engine.core.facts import (
+    REPLACED,
+    BalanceFact,
+    EquityFact,
+    FillFact,
+    MarkFact,
+    OrderFact,
+    OrderStatus,
+    PositionFact,
+    Side,
+)
 from engine.core.orders import Accepted, OrderType, Refused, Unknown
 from engine.core.venue import ErrorClass, Notice, VenueError
 from engine.venues.alor.front_rules import Rules, drawn
@@ -625,6 +635,20 @@ def test_orders_go_out_over_http_as_well_and_the_same_request_is_carried_out_onc
     gone = cancel(stop, stopped.venue_order_id)
     (outcome,) = desk.rest.read_outcomes([gone], desk.send(desk.rest.orders_request([gone])))
     assert outcome == stopped
+
+
+def test_an_order_that_is_changed_over_http_is_replaced_and_not_ended() -> None:
+    desk = Desk(Floor())
+    ear = desk.facts()
+    place = desk.place(price=Decimal(299))
+    (first,) = desk.rest.read_outcomes([place], desk.send(desk.rest.orders_request([place])))
+    assert isinstance(first, Accepted)
+    for new_price, action in ((Decimal(0), ""), (Decimal(298), REPLACED)):
+        changed = amend(place, first.venue_order_id, new_price=new_price)
+        desk.rest.read_outcomes([changed], desk.send(desk.rest.orders_request([changed])))
+        ear.listen()
+        ended = [f for f in of(ear.facts, OrderFact) if f.status is OrderStatus.CANCELLED]
+        assert [f.venue_action for f in ended] == ([action] if action else [])
 
 
 # ---- Prices

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accounts.model import Secret
-from engine.core.facts import FillFact, OrderFact
+from engine.core.facts import FillFact, MarkFact, OrderFact
 from engine.core.orders import Amend, Cancel, order_uuid
 from engine.core.venue import ACCESS_TOKEN, Conversation, ErrorClass, Login, Notice, Page, Read, Response, VenueError
 from engine.venues.alor.numbers import iso
@@ -303,6 +303,29 @@ def walk(archive: Archive, read: Read) -> list[Page]:
 
 def history(since_ms: int = START_MS) -> Read:
     return ALOR.rest(Catalogue(), ref="MOEX:D10001", options=ALOR.options).fills(since_ms, since_ms)[1]
+
+
+@pytest.mark.parametrize(("named", "lots"), [({"qtyBatch": 2}, 2), ({"qty": 3}, 3), ({"qtyBatch": 2, "qty": 9}, 2)])
+def test_a_trade_counts_its_lots_under_either_name(named: dict[str, int], lots: int) -> None:
+    row = {**Archive([START_MS], 10, inclusive=True).row(START_MS, 1), "qtyBatch": None, **named}
+    page = history().read(Response(status=200, body=json.dumps([row]).encode()))
+    (fill,) = page.facts
+    assert isinstance(fill, FillFact)
+    assert fill.quantity == lots
+
+
+def test_a_trade_of_nobody_knows_how_much_is_no_trade() -> None:
+    row = {**Archive([START_MS], 10, inclusive=True).row(START_MS, 1), "qtyBatch": None}
+    with pytest.raises(VenueError, match="nobody knows how much"):
+        history().read(Response(status=200, body=json.dumps([row]).encode()))
+
+
+def test_a_last_price_without_its_time_is_not_told_and_the_book_has_its_own() -> None:
+    (read,) = ALOR.rest(Catalogue(), ref="MOEX:D10001", options={**ALOR.options, "quoted": "SBER/RUB"}).marks()
+    row = {"symbol": "SBER", "exchange": "MOEX", "last_price": 300, "bid": 299, "ask": 301}
+    for stamps, told in (({}, []), ({"ob_ms_timestamp": START_MS}, [("bid", START_MS), ("ask", START_MS)])):
+        page = read.read(Response(status=200, body=json.dumps([{**row, **stamps}]).encode()))
+        assert [(f.basis, f.at_ms) for f in page.facts if isinstance(f, MarkFact)] == told
 
 
 @given(
