@@ -450,7 +450,7 @@ class ControlOffice:
     async def kill_off(self, scope: str, by: str, why: str) -> Any:
         if scope not in {k.scope for k in self._kill.switches()}:
             raise Rejected(f"no kill switch {scope} is on; nothing was changed")
-        await self._asked(self._kill.off, lambda: (scope, by, why, accept))
+        await self._asked(self._kill.off, lambda: (scope, by, why))
         return self.kill_status()
 
     def kill_status(self) -> Any:
