@@ -210,11 +210,13 @@ class Operator:
         self.keyless.discard(name)
         self.sim.trace.note("Operator", f"new key {name}")
         sim = self.sim
+        before = {entry.name: entry.credentials for entry in entries(sim.venue.name, sim.front)}
         sim.front.command("new_key", [name], {}, sim.clock.true_ms())
-        (entry,) = (entry for entry in entries(sim.venue.name, sim.front) if entry.name == name)
-        fields = {field: Secret(text) for field, text in entry.credentials.items()}
-        sealed = sim.vault.seal(name, fields)
-        self.sim.registry.set_credentials(name, sealed, by="operator", why="simulated")
+        for entry in entries(sim.venue.name, sim.front):
+            if entry.name == name or entry.credentials != before[entry.name]:  # some share a login
+                self.keyless.discard(entry.name)
+                sealed = sim.vault.seal(entry.name, {f: Secret(text) for f, text in entry.credentials.items()})
+                sim.registry.set_credentials(entry.name, sealed, by="operator", why="simulated")
 
     async def _reconcile(self) -> None:
         async for _ in self.office().reconcile([], "adhoc"):
