@@ -43,9 +43,9 @@ from engine.plan import Planner, recheck, recheck_attempt, rules_of
 from engine.reconcile import Reconciler
 from engine.resolve import CLOCK_TOLERANCE_MS, Resolver
 from engine.roster import Roster
+from engine.settle import Settler
 from engine.sides import Sides
 from engine.sweep import Sweeper
-from engine.settle import Settler
 from engine.sync import Sync
 from engine.views import LedgerPlans, LiveAccounts, LiveMarket
 from engine.wire.http import Http, NoAnswer, Origin, Transport
@@ -275,6 +275,7 @@ class Engine:
             start_soon=self._start_soon,
             kill=self.kill,
             sweeper=self.sweeper,
+            settler=Settler(clock=clock, children=self.children, roster=self.roster, asked=self.resolver),
             fresh_marks=self._fresh_marks,
             worths=self.worths,
             vitals=self._vitals,
@@ -290,7 +291,6 @@ class Engine:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-            settler=Settler(clock=clock, children=self.children, roster=self.roster, asked=self.resolver),
                 self._known_changes, _ = self._fill_roster()
                 with self.ledger.read() as conn:
                     for place, known in listings.load(conn).items():

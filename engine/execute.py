@@ -98,8 +98,7 @@ class Executor:
     ) -> None:
         """`recheck` is the last look before the claim: by (account, leg), why a child must not be sent after all.
 
-        `stopped` is asked at each send: why this account may send nothing (the kill switch), or ""; with the switch
-        that the plan itself closes for.
+        `stopped` is asked at each send: why this account may send nothing (the kill switch), or "".
         """
         self._clock, self._ledger, self._children, self._links = clock, ledger, children, links
         self._http, self._budgets, self._roster = http, budgets, roster

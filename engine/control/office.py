@@ -282,8 +282,6 @@ class ControlOffice:
         except (NotAccepted, LedgerDown, LedgerFull) as error:
             raise Rejected(str(error)) from None
 
-    # ---- plans
-
     async def settle_order(
         self, order_id: str, word: str, venue_order_id: str, *, by: str, why: str, unasked: bool, rehearse: bool
     ) -> Any:
@@ -299,6 +297,8 @@ class ControlOffice:
                 "the database works",
                 "not-durable",
             ) from None
+
+    # ---- plans
 
     async def draft_plan(self, body: dict[str, Any]) -> Any:
         return await self._asked(self._planner.draft, lambda: (read_draft(body),))

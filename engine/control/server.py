@@ -155,10 +155,6 @@ def application(office: Office) -> Starlette:
         body = await _body(request)
         return await office.accept_orphans(_text(body, "by"), _text(body, "why"))
 
-    def get(path: str, verb: Callable[[Request], Awaitable[Any]]) -> Route:
-        return Route(path, _answering(verb), methods=["GET"])
-
-    def post(path: str, verb: Callable[[Request], Awaitable[Any]]) -> Route:
     async def post_settle(request: Request) -> Any:
         body = await _body(request)
         return await office.settle_order(
@@ -171,6 +167,10 @@ def application(office: Office) -> Starlette:
             rehearse=body.get("rehearse") is True,
         )
 
+    def get(path: str, verb: Callable[[Request], Awaitable[Any]]) -> Route:
+        return Route(path, _answering(verb), methods=["GET"])
+
+    def post(path: str, verb: Callable[[Request], Awaitable[Any]]) -> Route:
         return Route(path, _answering(verb), methods=["POST"])
 
     return Starlette(
@@ -196,11 +196,11 @@ def application(office: Office) -> Starlette:
             post("/kill/on", post_kill_on),
             post("/kill/off", post_kill_off),
             post("/orphans/accept", post_accept),
+            post("/orders/settle", post_settle),
         ]
     )
 
 
-            post("/orders/settle", post_settle),
 async def serve(office: Office, path: str) -> None:
     """Until cancelled."""
     config = uvicorn.Config(application(office), log_config=None, lifespan="off", timeout_graceful_shutdown=2)

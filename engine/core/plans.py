@@ -235,8 +235,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     avg_price: Decimal | None = None
     reason: str = ""
     late: bool = False
-    cancel_state: CancelState = CancelState.NONE
     late_settled_at_ms: int | None = None  # a person has seen to it; what it fills after that is news again
+    cancel_state: CancelState = CancelState.NONE
     planned_at_ms: int
     sent_at_ms: int | None = None
     acknowledged_at_ms: int | None = None
