@@ -31,8 +31,10 @@ from engine.control.server import serve
 from engine.core.facts import MarkFact
 from engine.core.instruments import Instrument
 from engine.core.plans import Child, Denial, Plan
+from engine.core.runs import RunKind
 from engine.core.venue import Heard, Login, Notice, Priority, Reply, Rest, Said, Venue, VenueError
 from engine.execute import Executor
+from engine.flatten import Flattener
 from engine.further import Further
 from engine.kill import KillSwitch
 from engine.ledger import Ledger, LedgerFull, Writer, books, quarantine
@@ -174,7 +176,7 @@ class Engine:
             request_expiry_s=config.plans.request_expiry_s,
             rng=rng,
             recheck=self._recheck,
-            stopped=lambda account_id: self.kill.reason(account_id),
+            stopped=lambda account_id, closes_for: self.kill.reason(account_id, closes_for),
         )
         self.kill = KillSwitch(
             clock=clock,
@@ -183,6 +185,18 @@ class Engine:
             http=self.http,
             roster=self.roster,
             children=self.children,
+            flattener=Flattener(
+                clock=clock,
+                ledger=self.ledger,
+                http=self.http,
+                roster=self.roster,
+                sync=self.sync,
+                children=self.children,
+                executor=self.executor,
+                at_par=config.plans.at_par,
+                rng=rng,
+            ),
+            reconcile=lambda account_ids: self.reconciler.run(self.sides.subjects(account_ids), RunKind.KILL),
         )
         self.further = Further(
             clock=clock,
@@ -241,7 +255,7 @@ class Engine:
             clock=clock,
             rng=rng,
         )
-        sides = Sides(
+        self.sides = Sides(
             clock=clock,
             ledger=self.ledger,
             sync=self.sync,
@@ -251,6 +265,7 @@ class Engine:
             children=self.children,
             backfill=self.backfill,
         )
+        self.reconciler = Reconciler(self.sides, clock, config.reconcile)
         self.sweeper = Sweeper(
             clock=clock,
             ledger=self.ledger,
@@ -270,8 +285,8 @@ class Engine:
             children=self.children,
             executor=self.executor,
             backfill=self.backfill,
-            reconciler=Reconciler(sides, clock, config.reconcile),
-            subjects=sides.subjects,
+            reconciler=self.reconciler,
+            subjects=self.sides.subjects,
             start_soon=self._start_soon,
             kill=self.kill,
             sweeper=self.sweeper,
@@ -648,6 +663,8 @@ class Engine:
         log.debug("beat", live=beat.live, pinged=beat.pinged, reopening=beat.reopening, mute=beat.mute)
 
     def _recheck(self, plan: Plan) -> Any:
+        if plan.closes_for:  # the switch has just looked, and asks for nothing that would open
+            return {}
         health = self.ledger.health()
         return recheck(
             plan,
@@ -659,6 +676,8 @@ class Engine:
         )
 
     def _recheck_attempt(self, plan: Plan, child: Child) -> Sequence[Denial]:
+        if plan.closes_for:
+            return ()
         health = self.ledger.health()
         return recheck_attempt(
             plan,

@@ -94,11 +94,12 @@ class Executor:
         request_expiry_s: float,
         rng: random.Random,
         recheck: Callable[[Plan], Mapping[tuple[str, int], Sequence[Denial]]],
-        stopped: Callable[[str], str],
+        stopped: Callable[[str, str], str],
     ) -> None:
         """`recheck` is the last look before the claim: by (account, leg), why a child must not be sent after all.
 
-        `stopped` is asked at each send: why this account may send nothing (the kill switch), or "".
+        `stopped` is asked at each send: why this account may send nothing (the kill switch), or ""; with the switch
+        that the plan itself closes for.
         """
         self._clock, self._ledger, self._children, self._links = clock, ledger, children, links
         self._http, self._budgets, self._roster = http, budgets, roster
@@ -335,7 +336,7 @@ class Executor:
         intents: list[tuple[Child, Amend]] = []
         for child in self._children.of_plan(plan_id):
             instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
-            if child.state is not OrderState.WORKING or instrument is None or self._stopped(child.account_id):
+            if child.state is not OrderState.WORKING or instrument is None or self._stopped(child.account_id, ""):
                 continue
             quantity = None
             if factor is not None:
@@ -432,6 +433,8 @@ class Executor:
         for account_id, batch in _by_account(commands, self._roster):
             kind = self._roster.order_kind(account_id)
             link = None if kind is None else self._links.of_listener(account_id, kind)
+            if self._closes_for(batch[0][0]):
+                continue
             if link is None or link.conversation is None:
                 continue
             asked, request_id = tuple(m for _, m in batch), f"r{next(self._numbers)}"
@@ -452,7 +455,7 @@ class Executor:
             if not batch:
                 continue
             kind = self._roster.order_kind(account_id)
-            if kind is None:
+            if kind is None or self._closes_for(batch[0][0]):  # what a kill switch closes with needs no connection
                 assert self._group is not None
                 self._group.start_soon(self._ask_over_http, account_id, batch)
                 continue
@@ -466,7 +469,8 @@ class Executor:
         """Less what was stopped or cancelled while the claim was written or others were sent: not one order more."""
         if isinstance(batch[0][1], Cancel):
             return batch
-        wanted, stopped = list[tuple[str, Command]](), self.blocked or self._stopped(account_id)
+        wanted = list[tuple[str, Command]]()
+        stopped = self.blocked or self._stopped(account_id, self._closes_for(batch[0][0]))
         for client_order_id, command in batch:
             child = self._children.child(client_order_id)
             cancelled = child is not None and child.cancel_state is not CancelState.NONE
@@ -475,6 +479,12 @@ class Executor:
             else:
                 wanted.append((client_order_id, command))
         return wanted
+
+    def _closes_for(self, client_order_id: str) -> str:
+        """The kill switch that this order closes for; "" for all others."""
+        child = self._children.child(client_order_id)
+        plan = None if child is None else self._children.plan(child.plan_id)
+        return "" if plan is None else plan.closes_for
 
     async def _ask_over_stream(self, link: Link | None, batch: Sequence[tuple[str, Command]]) -> None:
         now_ms = self._clock.now_ms()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol
 
@@ -17,7 +16,7 @@ import msgspec
 
 from accounts.model import Account, Model, Trading
 from engine.config import Plans
-from engine.core.drafts import Draft, PlanRefused, drafted, members
+from engine.core.drafts import Draft, PlanRefused, drafted, members, new_plan_id
 from engine.core.instruments import Instrument
 from engine.core.limits import (
     REASONS,
@@ -468,12 +467,6 @@ class Planner:
         if not await self._store.save(plan, was):
             raise PlanRefused(_changed_meanwhile(plan.plan_id))
         return plan
-
-
-def new_plan_id(now_ms: int, rng: random.Random) -> str:
-    """The day and five letters, as in P20261121-7KQ3F: short enough to be said on the phone."""
-    day = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d")
-    return f"P{day}-" + "".join(rng.choices("23456789ABCDEFGHJKLMNPQRSTUVWXYZ", k=5))
 
 
 def _may_become(plan: Plan, state: PlanState) -> None:

@@ -185,6 +185,7 @@ class World:
         self.running: asyncio.Task[None]
         self.denied: dict[tuple[str, int], list[Denial]] = {}
         self.stopped: dict[str, str] = {}
+        self.why_stopped: Callable[[str, str], str] = lambda account_id, closes_for: self.stopped.get(account_id, "")
         self.replacing = False  # does the venue replace an order that is amended?
         self.children = Children(
             clock=clock, ledger=ledger, sync=self.sync, recent_ms=60_000, replaces=lambda account_id: self.replacing
@@ -201,7 +202,7 @@ class World:
             request_expiry_s=10.0,
             rng=self.rng,
             recheck=lambda plan: self.denied,
-            stopped=lambda account_id: self.stopped.get(account_id, ""),
+            stopped=lambda account_id, closes_for: self.why_stopped(account_id, closes_for),
         )
         self.against: list[Denial] = []  # sending anew
         self.further = Further(

@@ -13,12 +13,12 @@ import pytest
 
 from accounts.model import AccountState, Group, Mandate, Model, ModelLine, Trading, Weight
 from engine.config import Plans
-from engine.core.drafts import Draft, PlanRefused
+from engine.core.drafts import Draft, PlanRefused, new_plan_id
 from engine.core.facts import Side
 from engine.core.limits import Recent, Rules
 from engine.core.orders import OrderType, order_uuid
 from engine.core.plans import Cannot, Leg, Method, Plan, PlanState
-from engine.plan import Planner, children, new_plan_id, recheck, recheck_attempt, rules_of, statement_hash
+from engine.plan import Planner, children, recheck, recheck_attempt, rules_of, statement_hash
 from tests.fakes import FakeClock
 from tests.plan_world import BTC, NOW_MS, OTHER, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket, MemoryPlans
 

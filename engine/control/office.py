@@ -19,7 +19,7 @@ from engine.core.plans import Plan
 from engine.core.runs import Run, RunKind
 from engine.core.valuation import together
 from engine.execute import Executor, NotExecuted
-from engine.kill import KillSwitch
+from engine.kill import KillSwitch, NotLifted
 from engine.ledger import Ledger, LedgerDown, LedgerFull, audit
 from engine.links import Links
 from engine.plan import Planner
@@ -245,7 +245,9 @@ class ControlOffice:
                 )
             )
         for kill in self._kill.switches():
-            shown = sum(1 for k in self._kill.accounts() if k.shown and k.scope == kill.scope)
+            under = [k for k in self._kill.accounts() if k.scope == kill.scope]
+            what = "flat, without working orders" if kill.flat else "without working orders"
+            done = f"{sum(k.done for k in under)} of {len(under)} accounts shown {what}"
             found.append(
                 Finding(
                     level="warning",
@@ -435,10 +437,10 @@ class ControlOffice:
         except UnknownAccount as error:
             raise Rejected(f"{error}; nothing was done") from None
 
-    async def kill_on(self, scope: str, by: str, why: str) -> Any:
+    async def kill_on(self, scope: str, by: str, why: str, *, flat: bool = False) -> Any:
         self._check_scope(scope)
         try:
-            await self._kill.on(scope, by, why)
+            await self._kill.on(scope, by, why, flat=flat)
         except (LedgerDown, LedgerFull) as error:
             raise Rejected(
                 f"the kill switch {scope} is on and cancels, but it could not be written down ({error}): "
@@ -447,14 +449,20 @@ class ControlOffice:
             ) from None
         return self.kill_status()
 
-    async def kill_off(self, scope: str, by: str, why: str) -> Any:
+    async def kill_off(self, scope: str, by: str, why: str, *, accept: Sequence[str] = ()) -> Any:
         if scope not in {k.scope for k in self._kill.switches()}:
             raise Rejected(f"no kill switch {scope} is on; nothing was changed")
-        await self._asked(self._kill.off, lambda: (scope, by, why))
+        await self._asked(self._kill.off, lambda: (scope, by, why, accept))
         return self.kill_status()
 
     def kill_status(self) -> Any:
-        return {"switches": self._kill.switches(), "accounts": self._kill.accounts()}
+        """`unproven`: by switch, who would resume without being proven, and what is missing."""
+        switches = self._kill.switches()
+        return {
+            "switches": switches,
+            "accounts": self._kill.accounts(),
+            "unproven": {k.scope: self._kill.unproven(k.scope) for k in switches},
+        }
 
     # ---- how verbs fail
 
@@ -464,7 +472,7 @@ class ControlOffice:
             return await verb(*arguments())
         except PlanRefused as error:
             raise Rejected("; ".join(error.complaints), "refused") from None
-        except (NotExecuted, UnknownAccount) as error:
+        except (NotExecuted, NotLifted, UnknownAccount) as error:
             raise Rejected(str(error)) from None
         except (LedgerDown, LedgerFull) as error:
             raise Rejected(

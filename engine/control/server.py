@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -43,8 +43,8 @@ class Office(Protocol):
     async def rebalance(self, model: Any, groups: list[str], accounts: list[str], *, currency: str, by: str) -> Any: ...
     async def backfill(self, accounts: list[str]) -> Any: ...
     def reconcile(self, accounts: list[str], kind: str) -> AsyncIterator[Any]: ...
-    async def kill_on(self, scope: str, by: str, why: str) -> Any: ...
-    async def kill_off(self, scope: str, by: str, why: str) -> Any: ...
+    async def kill_on(self, scope: str, by: str, why: str, *, flat: bool = False) -> Any: ...
+    async def kill_off(self, scope: str, by: str, why: str, *, accept: Sequence[str] = ()) -> Any: ...
     def kill_status(self) -> Any: ...
     async def accept_orphans(self, by: str, why: str) -> Any: ...
     async def settle_order(
@@ -142,11 +142,15 @@ def application(office: Office) -> Starlette:
 
     async def post_kill_on(request: Request) -> Any:
         body = await _body(request)
-        return await office.kill_on(_text(body, "scope"), _text(body, "by"), _text(body, "why"))
+        flat = body.get("flat", False)
+        if not isinstance(flat, bool):
+            raise Rejected("flat must be true or false; nothing was changed")
+        return await office.kill_on(_text(body, "scope"), _text(body, "by"), _text(body, "why"), flat=flat)
 
     async def post_kill_off(request: Request) -> Any:
         body = await _body(request)
-        return await office.kill_off(_text(body, "scope"), _text(body, "by"), _text(body, "why"))
+        accept = _texts(body, "accept")
+        return await office.kill_off(_text(body, "scope"), _text(body, "by"), _text(body, "why"), accept=accept)
 
     async def get_kill(request: Request) -> Any:
         return office.kill_status()

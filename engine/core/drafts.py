@@ -6,8 +6,10 @@ that are numbers. Sizes, prices and money are the preview's matter.
 
 from __future__ import annotations
 
+import random
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -315,3 +317,9 @@ def _positive(name: str, number: Decimal) -> Iterator[str]:
         yield f"{name} must be above 0, not {plain(number)}"
     elif number.adjusted() >= _BEFORE or exponent < -_AFTER:
         yield f"{name} {number} has more than {_BEFORE} digits before the point or {_AFTER} after it"
+
+
+def new_plan_id(now_ms: int, rng: random.Random) -> str:
+    """The day and five letters, as in P20261121-7KQ3F: short enough to be said on the phone."""
+    day = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d")
+    return f"P{day}-" + "".join(rng.choices("23456789ABCDEFGHJKLMNPQRSTUVWXYZ", k=5))

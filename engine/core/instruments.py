@@ -56,3 +56,23 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         """Value of `quantity` venue units at `price`, in the quote currency."""
         units = quantity * self.multiplier
         return units if self.inverse else units * price
+
+
+def unlisted(name: str, venue: str, venue_ref: str) -> Instrument:
+    """One that the venue's list does not have, good for nothing but to cancel an order in it."""
+    return Instrument(
+        name=name,
+        venue=venue,
+        kind=InstrumentKind.SPOT,
+        base=name,
+        quote="",
+        settle="",
+        unit="",
+        multiplier=Decimal(0),
+        quantity_step=Decimal(0),
+        min_quantity=Decimal(0),
+        price_tick=Decimal(0),
+        tradable=False,
+        status="not listed",
+        venue_ref=venue_ref,
+    )

@@ -437,7 +437,9 @@ def _row(look: _Look, part: _Part) -> PreviewRow:
         available=cash_before * in_quote if cash_before is not None else None,
         cash_after=cash_after * in_quote if cash_after is not None else None,
         weight_after=instrument.notional(after, price) / nav * 100 if nav is not None and nav > 0 else None,
-        reduce_only=instrument.kind is not InstrumentKind.SPOT and (leg.reduce_only or share.reduces),
+        reduce_only=quote.venue.capabilities.reduce_only  # where not, it is sized by the position all the same
+        and instrument.kind is not InstrumentKind.SPOT
+        and (leg.reduce_only or share.reduces),
         denials=denials,
         overridden=aside,
         queued=seat.queued if not denials else (),

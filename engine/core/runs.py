@@ -23,6 +23,7 @@ class RunKind(StrEnum):
     CLOSE = "close"
     ADHOC = "adhoc"
     PLAN = "plan"  # after a plan
+    KILL = "kill"  # before what a kill switch stopped may go on
 
 
 class Verdict(StrEnum):

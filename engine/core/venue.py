@@ -104,6 +104,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_batch: int = 1
     amending: Amending = Amending.IN_PLACE
     iceberg: bool = False  # orders that show a part of their quantity
+    reduce_only: bool = True  # orders that may only make a position smaller; where not, only their size sees to it
     cash_history: bool = True  # movements of cash can be read; where not, cash is known from statements only
     clock_resolution_ms: int = 0  # the venue tells its time in steps of so much
     lookup_ms: int | None = None  # an order older than this may be missing from a look-up by our id; None: never
@@ -470,6 +471,7 @@ class Venue(msgspec.Struct, frozen=True, kw_only=True):
     secret_names: tuple[str, ...] = ()  # fields and headers whose values are kept nowhere: keys, tokens, signatures
     options: Mapping[str, str] = {}  # settings for what the dossier leaves unconfirmed, with their defaults
     default_fee_rate: Decimal = Decimal(0)  # for estimates in previews, as a fraction of notional
+    unlisted_ref: Callable[[str], str] = lambda name: ""  # venue_ref of an instrument that is not listed: for cancels
 
     def endpoint(self, kind: str) -> EndpointKind:
         return next(e for e in self.endpoints if e.name == kind)

@@ -16,11 +16,12 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     why: str
     at_ms: int
+    flat: bool = False  # done only when nothing is held any more
 
 
 def switched_on(connection: sa.Connection) -> list[Kill]:
     found = connection.execute(sa.select(kill).where(kill.c.on).order_by(kill.c.at_ms))
-    return [Kill(scope=row.scope, by=row.by, why=row.why, at_ms=row.at_ms) for row in found]
+    return [Kill(scope=row.scope, by=row.by, why=row.why, at_ms=row.at_ms, flat=row.flat) for row in found]
 
 
 def switch_on(connection: sa.Connection, one: Kill) -> None:
@@ -34,5 +35,5 @@ def switch_off(connection: sa.Connection, scope: str, by: str, why: str, now_ms:
 def _set(connection: sa.Connection, one: Kill, *, on: bool) -> None:
     was = connection.scalar(sa.select(kill.c.on).where(kill.c.scope == one.scope))
     rows.upsert(connection, kill, {**msgspec.to_builtins(one), "on": on})
-    before, after = ("on" if was else "off"), ("on" if on else "off")
+    before, after = ("on" if was else "off"), ("on, to be flat" if one.flat else "on" if on else "off")
     audit.add(connection, one.at_ms, one.by, "kill", one.scope, before, f"{after}: {one.why}")

@@ -194,6 +194,7 @@ kill = sa.Table(
     _text("by"),
     _text("why"),
     _ms("at_ms"),
+    sa.Column("flat", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 run = sa.Table(

@@ -234,7 +234,7 @@ class Office:
 
     def _lift(self) -> None:
         for switch in self.control.get("/kill")["switches"]:
-            self._ask("/kill/off", {"scope": switch["scope"], "by": "chaos", "why": "chaos"})
+            self._ask("/kill/off", {"scope": switch["scope"], "by": "chaos", "why": "chaos", "accept": ["all"]})
 
     def meanwhile(self) -> None:
         """What happens at the venue whether an engine runs or not."""

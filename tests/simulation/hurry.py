@@ -61,7 +61,7 @@ class Hurry:
     async def _all_stopped(self) -> None:
         await self.sim.operator.office().kill_on("all", "operator", "simulated")
         await self.sim.clock.sleep(60.0)
-        await self.sim.operator.office().kill_off("all", "operator", "simulated")
+        await self.sim.operator.office().kill_off("all", "operator", "simulated", accept=["all"])
 
     async def _amend(self) -> None:
         if self._plans:

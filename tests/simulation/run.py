@@ -312,7 +312,7 @@ class Simulation:
         for name in sorted(self.operator.paused):
             self.operator.resume(name)
         for switch in self.engine.kill.switches():
-            await self.engine.office.kill_off(switch.scope, "operator", "the end")
+            await self.engine.office.kill_off(switch.scope, "operator", "the end", accept=["all"])
         await anyio.sleep(20.0)
         self.world.market.paused = True
         await anyio.sleep(self.course.quiet_s)

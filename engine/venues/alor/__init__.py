@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from accounts.model import Listener
+from engine.core import spelling
 from engine.core.orders import OrderType
 from engine.core.venue import (
     AccountRef,
@@ -102,6 +103,7 @@ VENUE = Venue(
         fills_history_ms=90 * _DAY_MS,  # no bound is documented; so far it is believed
         idle_limit_s=60.0,  # nothing is known of one
         amending=Amending.REPLACES,
+        reduce_only=False,
         iceberg=True,
         cash_history=False,
         clock_resolution_ms=1000,
@@ -117,6 +119,7 @@ VENUE = Venue(
     converse=_converse,
     rest=lambda catalogue, *, ref, options: AlorRest(catalogue, ref, options),
     sign=sign,
+    unlisted_ref=lambda name: f"{spelling.MOEX}||",
     render_order_id=render,
     owns_order_id=owns,
     grant=GRANT,

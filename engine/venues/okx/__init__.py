@@ -29,6 +29,7 @@ from engine.venues.okx.orders import MAX_BATCH
 from engine.venues.okx.rest import OkxRest
 from engine.venues.okx.sign import FIELDS, SECRET_NAMES, sign
 from engine.venues.okx.stream import Session
+from engine.venues.okx.symbols import symbol_of
 
 _DAY_MS = 86_400_000
 _WS_KINDS = ("public", "private", "business")
@@ -148,6 +149,7 @@ VENUE = Venue(
     converse=_converse,
     rest=lambda catalogue, *, ref, options: OkxRest(catalogue),
     sign=sign,
+    unlisted_ref=lambda name: f"|{symbol_of(name)}|",
     render_order_id=lambda identity: f"{identity:032x}",
     owns_order_id=lambda text: _OURS.fullmatch(text) is not None,
     options={

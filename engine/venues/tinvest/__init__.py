@@ -116,6 +116,7 @@ VENUE = Venue(
         fills_history_ms=365 * _DAY_MS,
         idle_limit_s=120.0,
         amending=Amending.REPLACES,
+        reduce_only=False,
         clock_resolution_ms=1000,
     ),
     rates=(
