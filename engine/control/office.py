@@ -252,7 +252,7 @@ class ControlOffice:
                 Finding(
                     level="warning",
                     subject=f"kill {kill.scope}",
-                    what=f"on since {kill.by} threw it ({kill.why}); {shown} accounts shown without working orders",
+                    what=f"on since {kill.by} threw it ({kill.why}); {done}",
                     next=f"unisono kill off {kill.scope}, once its cause is settled",
                 )
             )
