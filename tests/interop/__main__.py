@@ -43,6 +43,7 @@ CLIENTS = (
     Client("issplus", "moexalgo", "moexalgo", ("issplus_moexalgo",)),
     Client("alor", "brokapi", "brokapi", ("alor_brokapi",)),
     Client("alor", "we, on\nbrokapi's\nserver", "brokapi", ("alor_mock",)),
+    Client("tinvest", "contracts", "contracts", ("tinvest_contracts",)),
 )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from cryptography import x509
@@ -21,14 +24,33 @@ _INSTALL_LIMIT_S = 600
 def environment(name: str, requirements: Path | None = None) -> Path:
     """Its Python. Raises CalledProcessError when it cannot be made."""
     requirements = requirements or HERE / f"requirements-{name}.txt"
-    pins = requirements.read_text()
+    node = HERE / f"npm-{name}.txt"
+    packages = node.read_text().split() if node.exists() else []
+    pins = "\n".join([requirements.read_text(), *packages])
     folder = FOLDER / name
     python, mark = folder / "bin" / "python", folder / "pins"
     if not (mark.exists() and mark.read_text() == pins):
         _run(sys.executable, "-m", "venv", "--clear", str(folder))
         _run(str(python), "-m", "pip", "install", "--quiet", "--requirement", str(requirements))
+        for package in packages:
+            _unpack(package, folder / package)
         mark.write_text(pins)
     return python
+
+
+def _unpack(package: str, folder: Path) -> None:
+    """An npm package as it was published, its files below `package` in this folder; nothing of it is run."""
+    if shutil.which("npm") is None:
+        if os.geteuid() != 0:
+            raise subprocess.CalledProcessError(1, ["npm", "is missing; first: sudo apt install npm"])
+        _run("apt-get", "update", "-q")
+        _run("apt-get", "install", "-y", "-q", "npm")
+    folder.mkdir()
+    _run("npm", "pack", "--silent", "--pack-destination", str(folder), package)
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    archive.unlink()
 
 
 def _run(*command: str) -> None:

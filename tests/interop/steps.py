@@ -119,7 +119,17 @@ ALOR_STEPS = (
     "cut off, and back",
 )
 
-STEPS = {"okx": OKX_STEPS, "issplus": ISSPLUS_STEPS, "alor": ALOR_STEPS}
+TINVEST_STEPS = (
+    "the contracts are compiled",
+    "what we ask over HTTP",
+    "what our simulator answers",
+    "its errors",
+    "what we say on streams",
+    "what our simulator says there",
+    "nothing was left out",
+)
+
+STEPS = {"okx": OKX_STEPS, "issplus": ISSPLUS_STEPS, "alor": ALOR_STEPS, "tinvest": TINVEST_STEPS}
 """Every step that any client takes, in the order of its venue's table."""
 
 
