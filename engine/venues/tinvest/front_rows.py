@@ -415,7 +415,6 @@ def listing_row(listing: Listing) -> Row:
         "figi": listing.figi,
         "ticker": listing.ticker,
         "classCode": listing.class_code,
-        "isin": "RU000000000A",
         "lot": listing.lot,
         "currency": "rub",
         "name": listing.ticker,
