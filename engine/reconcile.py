@@ -48,6 +48,9 @@ class Seen(msgspec.Struct, frozen=True):
 class Ports(Protocol):
     """Where the sides come from and where runs go."""
 
+    def now_ms(self, account_id: str) -> int:
+        """By the clock of the account's venue."""
+
     async def statement(self, account_id: str) -> Statement:
         """The venue's side, now. May raise; then the account is unknown."""
 
@@ -115,7 +118,7 @@ class Reconciler:
         return subject, msgspec.structs.replace(second, comparison=both), 2
 
     async def _look(self, subject: Subject) -> _Look:
-        account_id, now_ms = subject.account_id, self._clock.now_ms()
+        account_id, now_ms = subject.account_id, self._ports.now_ms(subject.account_id)
         stated = await _or_unknown(
             lambda: self._ports.statement(account_id),
             lambda missing: Statement(account_id=account_id, as_of_ms=now_ms, since_ms=now_ms, missing=missing),
@@ -132,7 +135,7 @@ class Reconciler:
             venue=subject.venue,
             catalogue=subject.catalogue,
             owns_order_id=subject.owns_order_id,
-            now_ms=self._clock.now_ms(),
+            now_ms=self._ports.now_ms(account_id),
         )
         return _Look(stated=stated, booked=booked, comparison=comparison)
 
@@ -198,13 +201,13 @@ Walk = Callable[[Read], AsyncIterator[Page]]
 """Follows a read from page to page to its proven end; raises when a page cannot be had."""
 
 
-async def read_statement(account_id: str, rest: Rest, walk: Walk, clock: Clock, *, since_ms: int) -> Statement:
-    """The venue's statement of one account. A part that cannot be read to its end is missing, with the reason.
+async def read_statement(account_id: str, rest: Rest, walk: Walk, *, as_of_ms: int, since_ms: int) -> Statement:
+    """The venue's statement of one account, as of now by the venue's clock. A part that cannot be read to its end is
+    missing, with the reason.
 
     Fills come first and positions last (OKX dossier §9.2): an order that ends in between then is in the fills of the
     next look instead of being taken for lost.
     """
-    as_of_ms = clock.now_ms()
     desk = _Reading(walk)
     fills = await desk.read((Part.FILLS,), lambda: rest.fills(since_ms, as_of_ms))
     orders = await desk.read((Part.ORDERS,), rest.open_orders)

@@ -53,11 +53,20 @@ class Sides:
             for account_id in account_ids
         ]
 
+    def now_ms(self, account_id: str) -> int:
+        """By the venue's clock: its fills and orders bear its times, and ours may be off by hours."""
+        account = self._roster.account(account_id)
+        return self._http.venue_now_ms(account.venue, account.environment)
+
     async def statement(self, account_id: str) -> Statement:
-        since_ms = self._since_ms(account_id)
         origin = self._roster.origin(account_id)
+        await self._http.know_time(origin)
         return await read_statement(
-            account_id, self._roster.rest(account_id), partial(self._walk, origin), self._clock, since_ms=since_ms
+            account_id,
+            self._roster.rest(account_id),
+            partial(self._walk, origin),
+            as_of_ms=self.now_ms(account_id),
+            since_ms=self._since_ms(account_id),
         )
 
     async def ledger_side(self, account_id: str, since_ms: int) -> LedgerSide:
@@ -68,11 +77,10 @@ class Sides:
         book = desk.book
         with self._ledger.read() as conn:
             fills = [row.fill for row in questions.fills(conn, account_id, since_ms=since_ms, limit=None)]
-        now_ms = self._clock.now_ms()
         gap = self._backfill.gap_of(account_id)
         return LedgerSide(
             account_id=account_id,
-            as_of_ms=now_ms,
+            as_of_ms=self.now_ms(account_id),
             since_ms=since_ms,
             positions=tuple(
                 PositionFact(
@@ -107,13 +115,14 @@ class Sides:
         """Fills of the last day, or since our records of the account begin."""
         desk = self._sync.desk(account_id)
         opened_ms = desk.book.opened_at_ms if desk is not None else None
-        return max(self._clock.now_ms() - _LOOK_BACK_MS, opened_ms or 0)
+        return max(self.now_ms(account_id) - _LOOK_BACK_MS, opened_ms or 0)
 
     def _orders(self, account_id: str, known: Sequence[OrderFact], since_ms: int) -> list[OrderLine]:
         """Our children as we believe them to be, and the account's other orders as the venue told them."""
         children = {c.client_order_id: c for c in self._children.of_account(account_id)}
         mine = {c.venue_order_id for c in children.values() if c.venue_order_id}
-        lines = [_line_of_child(c) for c in children.values() if _compared(c, since_ms)]
+        ahead_ms = self.now_ms(account_id) - self._clock.now_ms()  # a child bears the time of our own clock
+        lines = [_line_of_child(c, ahead_ms) for c in children.values() if _compared(c, since_ms - ahead_ms)]
         lines += [
             line_of(order)
             for order in known
@@ -155,7 +164,7 @@ def _open_gap(gap: gaps.Gap) -> OpenGap:
     )
 
 
-def _line_of_child(child: Child) -> OrderLine:
+def _line_of_child(child: Child, ahead_ms: int) -> OrderLine:
     return OrderLine(
         instrument=child.instrument,
         client_order_id=child.client_order_id,
@@ -165,7 +174,7 @@ def _line_of_child(child: Child) -> OrderLine:
         price=child.price,
         filled=child.filled,
         state=child.state,
-        changed_at_ms=child.updated_at_ms,
+        changed_at_ms=child.updated_at_ms + ahead_ms,
         plan_id=child.plan_id,
         child_id=child.child_id,
     )

@@ -35,6 +35,9 @@ class FakePorts:
         self.saved: list[Run] = []
         self.reading = self.most_reading = 0
 
+    def now_ms(self, account_id: str) -> int:
+        return self._clock.now_ms()
+
     async def statement(self, account_id: str) -> Statement:
         self.reading += 1
         self.most_reading = max(self.most_reading, self.reading)
@@ -292,13 +295,13 @@ def _at_work(**changes: Any) -> OrderFact:
     return OrderFact(**told | changes)
 
 
-async def test_a_statement_holds_every_page_and_the_hash_of_what_was_read(clock: FakeClock) -> None:
+async def test_a_statement_holds_every_page_and_the_hash_of_what_was_read() -> None:
     rest: Any = FakeRest(
         fills=[(b"one", [fill()]), (b"two", [fill(fill_id="f2")])],
         orders=[(b"three", [_at_work()])],
         state=[(b"four", [position(), balance()])],
     )
-    statement = await read_statement("alpha", rest, walk, clock, since_ms=NOW - 1)
+    statement = await read_statement("alpha", rest, walk, as_of_ms=NOW, since_ms=NOW - 1)
     assert statement.complete
     assert [f.fill_id for f in statement.fills] == ["f1", "f2"]
     assert (len(statement.positions), len(statement.balances), len(statement.orders)) == (1, 1, 1)
@@ -307,15 +310,15 @@ async def test_a_statement_holds_every_page_and_the_hash_of_what_was_read(clock:
     assert (fills.pages, fills.size, fills.sha256) == (2, 6, told)
 
 
-async def test_a_walk_that_breaks_off_leaves_its_part_missing_and_the_rest_told(clock: FakeClock) -> None:
+async def test_a_walk_that_breaks_off_leaves_its_part_missing_and_the_rest_told() -> None:
     rest: Any = FakeRest(fills=[(b"one", [fill()]), (b"cut", [])], state=[(b"four", [position()])])
-    statement = await read_statement("alpha", rest, walk, clock, since_ms=NOW - 1)
+    statement = await read_statement("alpha", rest, walk, as_of_ms=NOW, since_ms=NOW - 1)
     assert statement.missing == {Part.FILLS: "ConnectionError: cut"}
     assert (statement.fills, len(statement.positions)) == ((), 1)
 
 
-async def test_an_order_that_two_pages_show_is_the_later_one(clock: FakeClock) -> None:
+async def test_an_order_that_two_pages_show_is_the_later_one() -> None:
     later = _at_work(filled=D(1), updated_at_ms=NOW - 10)
     rest: Any = FakeRest(orders=[(b"one", [later]), (b"two", [_at_work()])])
-    statement = await read_statement("alpha", rest, walk, clock, since_ms=NOW - 1)
+    statement = await read_statement("alpha", rest, walk, as_of_ms=NOW, since_ms=NOW - 1)
     assert [o.filled for o in statement.orders] == [D(1)]
