@@ -68,7 +68,7 @@ soak: install    ## many short simulations, among which every kind of trouble mu
 fuzz: install    ## every reader of bytes from outside under atheris, guided by coverage (SECONDS=60 RECORD=1)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(RECORD),--record)
 
-interop: install ## third-party clients, each in an environment of its own, against our simulator
+interop: install ## what others wrote against what we wrote, venue by venue, each in an environment of its own
 	$(BIN)/python -m tests.interop
 
 docs: install    ## the reference pages that come from the code
