@@ -156,6 +156,7 @@ class Engine:
             rng=rng,
             overheard=self.raw.socket if self.raw is not None else None,
         )
+        self._refused: dict[str, set[str]] = {}  # account_id -> kinds of its connections that ended as refused
         self.rules = rules_of(config.plans)
         self.children = Children(
             clock=clock,
@@ -518,6 +519,12 @@ class Engine:
         self.executor.on_reply(connection, reply)
 
     def on_live(self, connection: Connection, was_down_since_ms: int | None) -> None:
+        refused = self._refused.get(connection.listener_id)
+        if refused is not None:  # it was another account's key, with whom it shared the connection then
+            refused.discard(connection.kind)
+            if not refused:
+                del self._refused[connection.listener_id]
+                self.roster.halted.pop(connection.listener_id, None)
         if self._carries_facts(connection):
             self.backfill.live(connection.listener_id)
         elif not self.roster.venues[connection.venue].capabilities.trades:
@@ -542,6 +549,7 @@ class Engine:
 
     def on_halted(self, connection: Connection, code: str, reason: str) -> None:
         if connection.listener is Listener.ACCOUNT:
+            self._refused.setdefault(connection.listener_id, set()).add(connection.kind)
             self.roster.halted[connection.listener_id] = f"{code} {reason}".strip()
             self.sync.hold(connection.listener_id, f"credentials refused: {code} {reason}")
 
