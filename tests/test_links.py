@@ -616,6 +616,14 @@ async def test_a_temporary_connection_is_left_alone(world: World) -> None:
 # ---- refused
 
 
+async def test_one_that_is_gone_before_it_dialled_never_dials(clock: FakeClock) -> None:
+    async with running(World(clock, toy=venue())) as world:
+        await world.links.set_wanted([private()])
+        await world.links.set_wanted([])
+        await clock.advance(5)
+        assert (world.sockets, world.told.lines) == ([], [])
+
+
 async def test_refused_credentials_halt_that_account_alone_until_told(world: World) -> None:
     await world.wants(private("a"), private("b"))
     world.told.lines.clear()
@@ -659,6 +667,7 @@ async def test_one_account_of_several_gets_a_new_token_before_it_halts_alone(clo
         await settle()
         assert world.told.named("halted") == [("halted", "b", "401")]
         assert world.link("a").live
+        assert [line[1] for line in world.told.named("live")] == ["a"]
         assert (len(world.sockets), world.tokens_refused) == (2, ["b"])
 
 

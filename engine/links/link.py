@@ -319,6 +319,8 @@ class Link:
     async def _hold(self) -> None:
         """One socket, from its turn to its end; and when that leaves the link down, the wait for the next try."""
         clock = self._house.clock
+        if self._life.phase in (Phase.IDLE, Phase.HALTED):  # stopped before this task had its turn
+            return
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
@@ -549,8 +551,14 @@ class Link:
         self._token_refused = False
         self._refused = {ref: again for ref, again in self._refused.items() if again}
         log.info("live", connection=self.connection.connection_key, was_down_since_ms=was_down_since_ms)
-        for row in self.rows:
+        for row in self._let_in():
             self._house.hearer.on_live(row, was_down_since_ms)
+
+    def _let_in(self) -> Sequence[Connection]:
+        """All but those whose credentials were refused."""
+        if not self.connection.requires_auth:
+            return self.rows
+        return [row for ref, row in self._of_ref.items() if not self._refused.get(ref)]
 
     async def _retire(self, socket: Socket) -> None:
         await self._house.clock.sleep(_HANDOVER_S)
