@@ -23,6 +23,7 @@ from accounts.model import Account, Connection, Listener
 from accounts.registry import Conflict, LiveRow, Registry
 from accounts.vault import Vault, VaultError
 from engine import ledger as ledgers
+from engine.abort import Aborter
 from engine.backfill import Backfill
 from engine.children import Children
 from engine.config import Config
@@ -199,6 +200,7 @@ class Engine:
             ),
             reconcile=lambda account_ids: self.reconciler.run(self.sides.subjects(account_ids), RunKind.KILL),
         )
+        self.aborter = Aborter(clock=clock, ledger=self.ledger, children=self.children, executor=self.executor)
         self.further = Further(
             clock=clock,
             children=self.children,
@@ -319,6 +321,7 @@ class Engine:
                 group.start_soon(self.links.run)
                 group.start_soon(self.resolver.run)
                 group.start_soon(self.further.run)
+                group.start_soon(self.aborter.run)
                 group.start_soon(self.backfill.run)
                 group.start_soon(self.kill.run)
                 group.start_soon(self.sweeper.run)

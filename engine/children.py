@@ -283,6 +283,18 @@ class Children:
         now_ms = self._clock.now_ms()
         self._ledger.post(lambda conn: store.save_plan(conn, ended, plan.state, now_ms))
 
+    def executing(self) -> list[Plan]:
+        return [plan for plan in self._plans.values() if plan.state is PlanState.EXECUTING]
+
+    def abort(self, plan: Plan, why: str) -> None:
+        """Nothing more of it is sent: here at once, in the ledger soon; after a restart its rules say so again."""
+        aborted = self._plans[plan.plan_id] = replace(plan, aborted=why)
+        now_ms = self._clock.now_ms()
+        try:
+            self._ledger.post(lambda conn: store.save_plan(conn, aborted, PlanState.EXECUTING, now_ms))
+        except LedgerFull:
+            log.warning("abort_not_written", plan=plan.plan_id)
+
     def read_back(self, plan_id: str) -> None:
         """The plan as the ledger has it: an earlier claim took it, though its commit seemed to fail."""
         with self._ledger.read() as conn:
@@ -503,4 +515,5 @@ class Children:
         if any(c.state not in TERMINAL for c in children):
             return
         whole = all(c.state is OrderState.FILLED for c in latest(children))
-        self.end(plan, PlanState.DONE if whole else PlanState.DONE_WITH_SHORTFALL, plan.note)
+        short = PlanState.ABORTED if plan.aborted else PlanState.DONE_WITH_SHORTFALL
+        self.end(plan, PlanState.DONE if whole else short, plan.note)

@@ -51,6 +51,12 @@ class Plans(msgspec.Struct, frozen=True):
     four_eyes_notional: float = 0.0  # above it another person must approve; 0: never asked
     orders_a_minute: int = 0  # so many of one account are let out; 0: no limit but the venue's
     attempts: int = 2  # an order that provably never arrived is sent anew, so often in all; 1: never
+    abort_refused_percent: float = 0.0  # these stop a plan at work that does not say it itself; 0: no such rule
+    abort_unknown: int = 0
+    abort_slippage_percent: float = 0.0
+    abort_dispersion_percent: float = 0.0
+    abort_after_s: float = 0.0
+    abort_cancels: bool = False  # and cancel what is at work
 
 
 class Backfill(msgspec.Struct, frozen=True):
@@ -149,6 +155,11 @@ _LIMITS: dict[tuple[str, str], tuple[Any, str]] = {
     ("plans", "four_eyes_notional"): (lambda v: v >= 0, "must not be negative"),
     ("plans", "orders_a_minute"): (lambda v: v >= 0, "must not be negative"),
     ("plans", "attempts"): (lambda v: 1 <= v <= 5, "must lie between 1 and 5"),
+    ("plans", "abort_refused_percent"): (lambda v: 0 <= v < 100, "must be at least 0 and below 100"),
+    ("plans", "abort_unknown"): (lambda v: v >= 0, "must not be negative"),
+    ("plans", "abort_slippage_percent"): (lambda v: 0 <= v < 100, "must be at least 0 and below 100"),
+    ("plans", "abort_dispersion_percent"): (lambda v: 0 <= v < 100, "must be at least 0 and below 100"),
+    ("plans", "abort_after_s"): (lambda v: v >= 0, "must not be negative"),
     ("backfill", "overlap_s"): (
         lambda v: v >= 30,
         "must be at least 30 seconds: shorter overlaps lose fills",

@@ -470,7 +470,10 @@ class Executor:
         if isinstance(batch[0][1], Cancel):
             return batch
         wanted = list[tuple[str, Command]]()
-        stopped = self.blocked or self._stopped(account_id, self._closes_for(batch[0][0]))
+        plan = self._plan_of(batch[0][0])
+        stopped = self.blocked or self._stopped(account_id, "" if plan is None else plan.closes_for)
+        if not stopped and plan is not None and plan.aborted and isinstance(batch[0][1], Place):
+            stopped = plan.aborted
         for client_order_id, command in batch:
             child = self._children.child(client_order_id)
             cancelled = child is not None and child.cancel_state is not CancelState.NONE
@@ -482,9 +485,12 @@ class Executor:
 
     def _closes_for(self, client_order_id: str) -> str:
         """The kill switch that this order closes for; "" for all others."""
-        child = self._children.child(client_order_id)
-        plan = None if child is None else self._children.plan(child.plan_id)
+        plan = self._plan_of(client_order_id)
         return "" if plan is None else plan.closes_for
+
+    def _plan_of(self, client_order_id: str) -> Plan | None:
+        child = self._children.child(client_order_id)
+        return None if child is None else self._children.plan(child.plan_id)
 
     async def _ask_over_stream(self, link: Link | None, batch: Sequence[tuple[str, Command]]) -> None:
         now_ms = self._clock.now_ms()

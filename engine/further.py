@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from engine.children import Children
+from engine.core.aborts import why_aborted
 from engine.core.attempts import PASSING, against_another, successor, unsettled
 from engine.core.plans import Child, Denial, Plan, PlanState
-from engine.core.waves import aborted, by_account, held_back, waited_in_vain
+from engine.core.waves import by_account, held_back, waited_in_vain
 from engine.execute import Executor
 from engine.ledger import LedgerDown, LedgerFull
 from engine.roster import Roster
@@ -101,7 +102,7 @@ class Further:
             return f"the plan is {plan.state.value}"
         if why := unsettled(child, self._children.attempts(child)):
             return why
-        if why := aborted(plan, self._children.of_plan(plan.plan_id)):
+        if why := why_aborted(plan, self._children.of_plan(plan.plan_id), self._clock.now_ms()):
             return why
         denials = self._recheck(plan, child)
         if lasting := "; ".join(d.text for d in denials if d.code not in PASSING):

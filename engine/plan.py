@@ -87,7 +87,17 @@ def rules_of(plans: Plans) -> Rules:
         four_eyes_notional=_exact(plans.four_eyes_notional),
         attempts=plans.attempts,
         max_orders_a_minute=plans.orders_a_minute,
+        abort_refused_percent=_rule(plans.abort_refused_percent),
+        abort_unknown=plans.abort_unknown or None,
+        abort_slippage_percent=_rule(plans.abort_slippage_percent),
+        abort_dispersion_percent=_rule(plans.abort_dispersion_percent),
+        abort_after_ms=round(plans.abort_after_s * 1000) or None,
+        abort_cancels=plans.abort_cancels,
     )
+
+
+def _rule(percent: float) -> Decimal | None:
+    return _exact(percent) if percent else None
 
 
 def _exact(number: float) -> Decimal:

@@ -153,6 +153,23 @@ def new(
             "--abort-refused", parser=_number, metavar="PERCENT", help="More refused: what still waits is not sent."
         ),
     ] = None,
+    abort_unknown: Annotated[
+        int | None, typer.Option("--abort-unknown", metavar="ORDERS", help="Likewise: more outcomes unknown.")
+    ] = None,
+    abort_slippage: Annotated[
+        Decimal | None,
+        typer.Option("--abort-slippage", parser=_number, metavar="PERCENT", help="Likewise: a worse average."),
+    ] = None,
+    abort_dispersion: Annotated[
+        Decimal | None,
+        typer.Option("--abort-dispersion", parser=_number, metavar="PERCENT", help="Likewise: prices further apart."),
+    ] = None,
+    abort_after: Annotated[
+        int | None, typer.Option("--abort-after", metavar="SECONDS", help="Likewise: after so long.")
+    ] = None,
+    abort_cancels: Annotated[
+        bool | None, typer.Option("--abort-cancels", help="An abort cancels what is at work, too.")
+    ] = None,
     title: Annotated[str, typer.Option("--title", help="For people.")] = "",
     expires: Annotated[
         int | None, typer.Option("--expires", metavar="MINUTES", help="Else the office's limit.")
@@ -219,6 +236,11 @@ def new(
                 offline=Offline.QUEUE if queue is not None else Offline.SKIP,
                 queue_minutes=queue,
                 abort_refused_percent=abort_refused,
+                abort_unknown=abort_unknown,
+                abort_slippage_percent=abort_slippage,
+                abort_dispersion_percent=abort_dispersion,
+                abort_after_s=abort_after,
+                abort_cancels=abort_cancels,
                 by=who(),
             )
     except PlanRefused as refused:

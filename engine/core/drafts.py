@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from accounts.model import Group, Weight
 from engine.core.limits import Rules, plain
 from engine.core.orders import OrderType
 from engine.core.plans import BelowMinimum, Cannot, Leg, Method, Offline, Plan
+
+T = TypeVar("T")
 
 _MOST_LEGS = 50
 _MOST_MINUTES = 7 * 24 * 60
@@ -52,7 +54,12 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     queue_minutes: int | None = None
     sells_first: bool = False
     sells_wait_minutes: int | None = None
-    abort_refused_percent: Decimal | None = None
+    abort_refused_percent: Decimal | None = None  # of all abort rules: else the office's
+    abort_unknown: int | None = None
+    abort_slippage_percent: Decimal | None = None
+    abort_dispersion_percent: Decimal | None = None
+    abort_after_s: int | None = None
+    abort_cancels: bool | None = None
     by: str = ""
 
 
@@ -129,9 +136,18 @@ def drafted(
         queue_until_ms=now_ms + queue * _MINUTE_MS if queue is not None else None,
         sells_first=draft.sells_first,
         sells_wait_ms=(draft.sells_wait_minutes or _SELLS_WAIT_MINUTES) * _MINUTE_MS if draft.sells_first else 0,
-        abort_refused_percent=draft.abort_refused_percent,
+        abort_refused_percent=_told(draft.abort_refused_percent, rules.abort_refused_percent),
+        abort_unknown=_told(draft.abort_unknown, rules.abort_unknown),
+        abort_slippage_percent=_told(draft.abort_slippage_percent, rules.abort_slippage_percent),
+        abort_dispersion_percent=_told(draft.abort_dispersion_percent, rules.abort_dispersion_percent),
+        abort_after_ms=draft.abort_after_s * 1000 if draft.abort_after_s is not None else rules.abort_after_ms,
+        abort_cancels=draft.abort_cancels if draft.abort_cancels is not None else rules.abort_cancels,
         attempts=rules.attempts,
     )
+
+
+def _told(own: T | None, office: T | None) -> T | None:
+    return own if own is not None else office
 
 
 def _policy_complaints(draft: Draft, minutes: int | None, rules: Rules) -> Iterator[str]:
@@ -146,6 +162,13 @@ def _policy_complaints(draft: Draft, minutes: int | None, rules: Rules) -> Itera
         yield f"an order may wait for its account 1 to {live_minutes} minutes, while the plan lives, not {queue}"
     if (most := draft.abort_refused_percent) is not None and not 0 <= most < 100:
         yield f"abort_refused_percent must be at least 0 and below 100, not {most}"
+    for name in ("abort_slippage_percent", "abort_dispersion_percent"):
+        if (percent := getattr(draft, name)) is not None and not 0 < percent < 100:
+            yield f"{name} must be above 0 and below 100, not {percent}"
+    if draft.abort_unknown is not None and draft.abort_unknown < 0:
+        yield f"abort_unknown must not be below 0, it is {draft.abort_unknown}"
+    if draft.abort_after_s is not None and not 1 <= draft.abort_after_s <= _MOST_MINUTES * 60:
+        yield f"abort_after_s must lie between 1 and {_MOST_MINUTES * 60}, not {draft.abort_after_s}"
     wait = draft.sells_wait_minutes
     if wait is not None and not draft.sells_first:
         yield "sells_wait_minutes needs sells_first"

@@ -340,6 +340,12 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     four_eyes_notional: Decimal  # 0: never asked
     attempts: int = 1  # see Plan.attempts
     max_orders_a_minute: int = 0  # of one account; 0: no limit
+    abort_refused_percent: Decimal | None = None  # these: see Plan
+    abort_unknown: int | None = None
+    abort_slippage_percent: Decimal | None = None
+    abort_dispersion_percent: Decimal | None = None
+    abort_after_ms: int | None = None
+    abort_cancels: bool = False
 
 
 class Reference(msgspec.Struct, frozen=True):

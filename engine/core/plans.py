@@ -203,6 +203,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sells_first: bool = False  # buys wait for what the account's sells bring
     sells_wait_ms: int = 0  # at most so long; then they go with the cash that is there
     abort_refused_percent: Decimal | None = None  # of those sent: more refused, and what still waits is not sent
+    abort_unknown: int | None = None  # likewise: more whose outcome is unknown
+    abort_slippage_percent: Decimal | None = None  # of a leg's average from the preview's price, for the worse
+    abort_dispersion_percent: Decimal | None = None  # of the accounts' prices round their average
+    abort_after_ms: int | None = None  # since the first was sent
+    abort_cancels: bool = False  # and what is at work is cancelled
+    aborted: str = ""  # by which of these rules it was stopped
     closes_for: str = ""  # the scope of a kill switch: its orders close, and go only while that is on
     overrides: tuple[Override, ...] = ()
     attempts: int = 1  # so often an order is sent at most: anew only when the one before provably never arrived

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from engine.core.facts import Side
-from engine.core.limits import OFFLINE, plain, stamp
-from engine.core.orders import OrderState
+from engine.core.limits import OFFLINE, stamp
 from engine.core.plans import Child, Denial, Offline, Plan
 
 
@@ -50,21 +49,6 @@ def held_back(plan: Plan, child: Child, of_account: Iterable[Child], now_ms: int
     if sent_ms and now_ms >= min(sent_ms) + plan.sells_wait_ms:
         return ""
     return "its account's sells are not done yet"
-
-
-def aborted(plan: Plan, children: Iterable[Child]) -> str:
-    """Why nothing more of the plan is sent: too many of its orders were refused; "" while not.
-
-    A price that ran away needs no rule of its own: the plan's drift is looked at before each order that waited.
-    """
-    if plan.abort_refused_percent is None:
-        return ""
-    sent = [child for child in children if child.state not in (OrderState.PLANNED, OrderState.SKIPPED)]
-    refused = sum(1 for child in sent if child.state is OrderState.REJECTED)
-    if refused * 100 <= plan.abort_refused_percent * len(sent):
-        return ""
-    limit = plain(plan.abort_refused_percent)
-    return f"aborted: {refused} of {len(sent)} orders were refused, more than {limit} %"
 
 
 def may_wait(plan: Plan, denials: Sequence[Denial], now_ms: int) -> bool:

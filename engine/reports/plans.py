@@ -117,6 +117,8 @@ def _headline(plan: Plan) -> Text:
         line.append(f"statement {plan.approval.statement_hash[:16]}…")
     for choice in _choices(plan):
         line.append(f"\n{choice}")
+    if plan.aborted:
+        line.append(f"\n{plan.aborted}", style="red")
     if plan.note:
         line.append(f"\n{plan.note}")
     return line
@@ -143,6 +145,16 @@ def _choices(plan: Plan) -> Iterator[str]:
         yield f"an account's buys wait for its sells, {plan.sells_wait_ms // 1000} s at most"
     if plan.abort_refused_percent is not None:
         yield f"nothing more is sent once over {plain(plan.abort_refused_percent)} % were refused"
+    if plan.abort_unknown is not None:
+        yield f"nothing more is sent once the outcome of more than {plan.abort_unknown} orders is unknown"
+    if plan.abort_slippage_percent is not None:
+        yield f"nothing more is sent once a leg's slippage is above {plain(plan.abort_slippage_percent)} %"
+    if plan.abort_dispersion_percent is not None:
+        yield f"nothing more is sent once a leg's dispersion is above {plain(plan.abort_dispersion_percent)} %"
+    if plan.abort_after_ms is not None:
+        yield f"nothing more is sent {plan.abort_after_ms // 1000} s after the first order"
+    if plan.abort_cancels:
+        yield "when it is aborted, what is at work is cancelled"
     for one in plan.overrides:
         whom = one.account_id or "all accounts"
         yield f"{one.code} of {whom} set aside by {one.by} until {_stamp(one.expires_at_ms)}: {one.why}"

@@ -1,4 +1,4 @@
-"""The kill switch over real processes: cancelled, closed, shown, and lifted only once it is proven; also over a kill -9."""
+"""The kill switch over real processes: cancelled, closed and shown over a kill -9, lifted only once it is proven."""
 
 from __future__ import annotations
 
