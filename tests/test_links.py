@@ -616,12 +616,14 @@ async def test_a_temporary_connection_is_left_alone(world: World) -> None:
 # ---- refused
 
 
-async def test_one_that_is_gone_before_it_dialled_never_dials(clock: FakeClock) -> None:
-    async with running(World(clock, toy=venue())) as world:
-        await world.links.set_wanted([private()])
-        await world.links.set_wanted([])
-        await clock.advance(5)
-        assert (world.sockets, world.told.lines) == ([], [])
+async def test_one_that_is_stopped_before_it_had_its_turn_never_dials(live: World) -> None:
+    link = live.link()
+    link.stop()
+    await settle()
+    link.start()
+    link.stop()
+    await live.seconds(5)
+    assert len(live.sockets) == 1
 
 
 async def test_refused_credentials_halt_that_account_alone_until_told(world: World) -> None:
