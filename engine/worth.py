@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from engine.core.instruments import Instrument, InstrumentKind
 from engine.core.marks import Mark
+from engine.core.standing import Standing, standings
 from engine.core.valuation import AccountWorth, Price, Rates, Stated, value
 from engine.roster import Roster
 from engine.sync import Sync
@@ -80,6 +81,18 @@ class Worths:
         if equity is not None:
             stated = Stated(currency=equity.currency, total=equity.total, at_ms=equity.updated_at_ms)
         return AccountWorth(valuation=valuation, stated=stated)
+
+    def standings(self, account_id: str) -> list[Standing]:
+        """What the account holds, with prices and their age. Raises UnknownAccount."""
+        account, desk = self._roster.account(account_id), self._sync.desk(account_id)
+        if desk is None:
+            return []
+        venue, environment = account.venue, account.environment
+        return standings(
+            desk.book,
+            self._sync.catalogue(venue, environment).listed(),
+            lambda instrument: self.mark(venue, environment, instrument.name),
+        )
 
     def nav(self, account_id: str, currency: str) -> Decimal | None:
         """By our marks where everything has a fresh price; else as the venue states it, in this currency or one that

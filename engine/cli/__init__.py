@@ -57,11 +57,12 @@ COMMANDS = {
     ),
     "orders": ("orders", "Orders, ours and those placed elsewhere, the latest first. settle: what became of one."),
     "fills": ("books", "Executions, the latest first, each once however often it was heard."),
-    "positions": ("books", "What each account holds, folded from its opening and every fill since."),
+    "positions": ("books", "What each account holds: quantity, average cost, price, unrealised and realised result."),
     "balances": (
         "books",
         "Cash of each account by currency, folded from its opening, fills, fees, funding and transfers.",
     ),
+    "explain": ("explain", "Where a number comes from: its opening and every fact after it, adding up to it."),
     "instruments": (
         "listings",
         "What is listed at each venue, in our spelling, with its units; and what changed of it.",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import sqlalchemy as sa
 import typer
 
+from accounts.model import Account
 from engine.cli.context import (
     CONFIG_DEFAULT,
     AccountOption,
@@ -23,13 +25,16 @@ from engine.cli.context import (
     show,
 )
 from engine.config import Config
+from engine.control.client import Control, NoEngine
 from engine.core.book import Book
 from engine.core.instruments import Instrument
+from engine.core.standing import Standing, standings
 from engine.ledger import books, questions
+from engine.ledger import instruments as listings
+from engine.ledger.questions import moved_elsewhere
 from engine.reports.tables import (
     BalanceRow,
     FillRow,
-    PositionRow,
     balances_table,
     fills_table,
     positions_table,
@@ -53,6 +58,8 @@ def fills(
       unisono fills --account okx-007 --json
     """
     with known_ledger(config, account) as conn:
+        told = questions.fills(conn, account or None, since_ms=since_ms(hours), limit=limit)
+        plans = questions.plans_of(conn, [(row.account_id, row.fill) for row in told])
         found = [
             FillRow(
                 account_id=row.account_id,
@@ -64,36 +71,58 @@ def fills(
                 fee_currency=row.fill.fee_currency,
                 liquidity=row.fill.liquidity,
                 venue_action=row.fill.venue_action,
+                plan_id=plans.get((row.account_id, row.fill.fill_id), ""),
+                external=(row.account_id, row.fill.fill_id) not in plans,
+                source=row.source,
                 fill_id=row.fill.fill_id,
                 venue_order_id=row.fill.venue_order_id,
                 traded_at_ms=row.fill.traded_at_ms,
             )
-            for row in questions.fills(conn, account or None, since_ms=since_ms(hours), limit=limit)
+            for row in told
         ]
     show(found, as_json, lambda: fills_table(found, limit=limit))
 
 
 def positions(account: AccountOption = "", config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
-    """What each account holds, folded from its opening and every fill since.
+    """What each account holds: quantity, average cost, price, unrealised and realised result.
+
+    Folded from its opening and every fill since. Prices, with their source and age, and unrealised results are the
+    running engine's; without one they are left out. The average is average cost; what was had at a cost that nobody
+    told (an opening balance, a transfer) is said to be not known. Where a number comes from: unisono explain.
 
     [bold]Example[/bold]
 
       unisono positions
     """
+    settings = read_config(config)
+    ids = _known(settings, account)
+    priced = _asked(settings, ids)
+    with ledger_of(settings) as conn:
+        moved = moved_elsewhere(conn, ids, since_ms(24.0))
+        by_account = priced if priced is not None else {}
+        listed = listings.load(conn)
+        for one in _accounts(settings):
+            if one.account_id in ids and one.account_id not in by_account:
+                here = listed.get((one.venue, one.environment), [])
+                book = books.load(conn, one.account_id, {i.name: i for i in here}.get)
+                by_account[one.account_id] = standings(book, here)
     found = [
-        PositionRow(
-            account_id=book.account_id,
-            instrument=position.instrument,
-            position_side=position.position_side,
-            quantity=position.quantity,
-            avg_price=position.avg_price,
-            updated_at_ms=position.changed_at_ms,
-        )
-        for book in _books(config, account)
-        for position in book.positions()
-        if position.quantity
+        msgspec.structs.replace(row, elsewhere=moved.get((account_id, row.instrument), {}))
+        for account_id in ids
+        for row in by_account.get(account_id, [])
     ]
-    show(found, as_json, lambda: positions_table(found, limit=len(found) or 1))
+    now_ms = None if priced is None else since_ms(0)
+    show(found, as_json, lambda: positions_table(found, now_ms=now_ms, limit=len(found) or 1))
+
+
+def _asked(settings: Config, ids: list[str]) -> dict[str, list[Standing]] | None:
+    """What the running engine says of these accounts; None: none runs."""
+    try:
+        with Control(settings.control.socket) as control:
+            told = control.post("/positions", {"accounts": ids})
+    except NoEngine:
+        return None
+    return msgspec.convert(told, dict[str, list[Standing]], strict=False)
 
 
 def balances(account: AccountOption = "", config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
@@ -133,10 +162,14 @@ def _books(path: Path, account: str) -> list[Book]:
         return [books.load(conn, account_id, _unknown) for account_id in ids]
 
 
+def _accounts(settings: Config) -> Sequence[Account]:
+    with registry_of(settings) as registry:
+        return registry.accounts()
+
+
 def _known(settings: Config, account: str) -> list[str]:
     """The accounts asked for; a name that is not in the registry is an error and not an empty table."""
-    with registry_of(settings) as registry:
-        ids = [a.account_id for a in registry.accounts()]
+    ids = [a.account_id for a in _accounts(settings)]
     if account and account not in ids:
         fail(f"there is no account {account}. List them with: unisono accounts list")
     return [account] if account else ids

@@ -18,10 +18,11 @@ from engine.core.orders import CancelState
 from engine.core.plans import Plan
 from engine.core.runs import Run, RunKind
 from engine.core.valuation import together
+from engine.core.venue import Trouble
 from engine.execute import Executor, NotExecuted
 from engine.kill import KillSwitch, NotLifted
 from engine.ledger import Ledger, LedgerDown, LedgerFull, audit
-from engine.links import Links
+from engine.links import Links, LinkView, Phase
 from engine.plan import Planner
 from engine.reconcile import Reconciler, Subject
 from engine.reports.tables import ConnectionRow
@@ -49,6 +50,24 @@ class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
     times: int
     total_s: float
     longest_s: float  # of one connection, all its times together
+
+
+_NEXT: dict[Trouble, str] = {
+    Trouble.REFUSED: "see what the key may do and what is paid for at the broker; the words are the venue's own",
+    Trouble.LIMIT: "wait, it is tried again by itself; when it comes often: fewer connections, fewer programs that use it",
+    Trouble.EXPIRY: "wait for the new token; when none comes, renew the credentials: unisono accounts edit --help",
+    Trouble.NETWORK: "wait; when others have it, too, look at this machine's network and the venue's status page",
+    Trouble.SILENT: "wait, it is opened anew and read back; when it stays, look at the venue's status page",
+    Trouble.VENUE: "wait for the venue; look at its status page",
+    Trouble.OURS: "look into the engine's log; a clock: timedatectl; else tell the developers",
+}
+
+
+def _told_trouble(kind: str, trouble: Trouble, views: Sequence[LinkView]) -> str:
+    many = f"{len(views)} {kind} connections" if len(views) > 1 else f"its {kind} connection"
+    waits_s = [view.retry_in_s for view in views if view.retry_in_s is not None]
+    after = f"; tried again in {min(waits_s):.0f} s" if waits_s else ""
+    return f"{many}: {trouble.value}: {views[0].last_error}{after}"
 
 
 class _Reconciling(msgspec.Struct):
@@ -126,6 +145,8 @@ class ControlOffice:
                 last_pong_at_ms=view.last_pong_at_ms,
                 attempts=view.attempts,
                 last_error=view.last_error,
+                trouble="" if view.trouble is None else view.trouble.value,
+                retry_in_s=view.retry_in_s,
                 blocked=view.blocked,
                 blocked_s=round(view.blocked_s, 3),
             )
@@ -134,6 +155,10 @@ class ControlOffice:
 
     def prices(self, instrument: str) -> Any:
         return self._worths.prices(instrument)
+
+    def positions(self, accounts: list[str]) -> Any:
+        """What those of these accounts hold that are kept here."""
+        return {a: self._worths.standings(a) for a in accounts if self._sync.desk(a) is not None}
 
     def nav(self, accounts: list[str], groups: list[str], currency: str) -> Any:
         """What accounts are worth, each by itself and together."""
@@ -190,6 +215,7 @@ class ControlOffice:
                     next=f"set working keys: unisono accounts edit {account_id} --credentials-file FILE",
                 )
             )
+        found += self._troubled()
         for desk in self._sync.desks():
             if not desk.proven and desk.account_id not in self._roster.halted:
                 found.append(
@@ -257,6 +283,23 @@ class ControlOffice:
                 )
             )
         return found
+
+    def _troubled(self) -> list[Finding]:
+        """Connections that are not as they should be, those of one venue with the same trouble told together."""
+        alike: dict[tuple[str, str, Trouble], list[LinkView]] = {}
+        for view in self._links.views():
+            if view.trouble is not None and view.phase not in (Phase.IDLE, Phase.HALTED):
+                row = view.connection
+                alike.setdefault((row.venue, row.kind, view.trouble), []).append(view)
+        return [
+            Finding(
+                level="warning",
+                subject=views[0].connection.listener_id if len(views) == 1 else venue,
+                what=_told_trouble(kind, trouble, views),
+                next=_NEXT[trouble],
+            )
+            for (venue, kind, trouble), views in alike.items()
+        ]
 
     def _restored(self) -> list[Finding]:
         found = [
@@ -356,7 +399,7 @@ class ControlOffice:
             yield progress
 
     async def cancel_plan(self, plan_id: str, by: str) -> Any:
-        asked = await self._asked(self._executor.cancel, lambda: (plan_id,))
+        asked = await self._asked(self._executor.cancel, lambda: (plan_id, by))
         if not asked:
             raise Rejected(f"nothing of plan {plan_id} is at work; nothing was cancelled")
         await self._record(by, "plan cancel", plan_id, f"{asked} orders")
@@ -373,7 +416,7 @@ class ControlOffice:
 
         async def amend() -> int:
             self._planner.may_amend(plan, price, factor)
-            return await self._executor.amend(plan_id, price=price, factor=factor)
+            return await self._executor.amend(plan_id, price=price, factor=factor, by=by)
 
         asked = await self._asked(amend, tuple)
         if not asked:

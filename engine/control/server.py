@@ -29,6 +29,7 @@ class Office(Protocol):
     def findings(self) -> Any: ...
     def prices(self, instrument: str) -> Any: ...
     def nav(self, accounts: list[str], groups: list[str], currency: str) -> Any: ...
+    def positions(self, accounts: list[str]) -> Any: ...
     async def draft_plan(self, body: dict[str, Any]) -> Any: ...
     async def preview_plan(self, plan_id: str) -> Any: ...
     async def approve_plan(self, plan_id: str, by: str) -> Any: ...
@@ -140,6 +141,9 @@ def application(office: Office) -> Starlette:
         asked = request.query_params
         return office.nav(asked.getlist("account"), asked.getlist("group"), asked.get("currency", "USD"))
 
+    async def post_positions(request: Request) -> Any:
+        return office.positions(_texts(await _body(request), "accounts"))
+
     async def post_kill_on(request: Request) -> Any:
         body = await _body(request)
         flat = body.get("flat", False)
@@ -184,6 +188,7 @@ def application(office: Office) -> Starlette:
             get("/findings", get_findings),
             get("/prices", get_prices),
             get("/nav", get_nav),
+            post("/positions", post_positions),
             post("/plans", post_plan),
             post("/plans/{plan_id}/preview", post_preview),
             post("/plans/{plan_id}/approve", post_approve),

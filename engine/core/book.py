@@ -22,7 +22,7 @@ found when asked for, from the entries of what is remembered on top of what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -541,19 +541,20 @@ class Book:
         """What is bought and sold outright, as far as fills told."""
         return {i.base for i in self._instruments.values() if i.kind is _SPOT}
 
+    def owned_as(self, currency: str) -> list[Instrument]:
+        """The instruments that it was traded as here."""
+        return [i for i in self._instruments.values() if i.kind is _SPOT and i.base == currency]
+
     def holdings(self) -> list[Holding]:
         """What is owned outright and was ever traded here, flat ones too, at its average cost."""
         found = list[Holding]()
         cash, entries = self.cash, self.entries()
         for currency in sorted(self._owned()):
-            of_it = [e for e in entries if e.currency == currency]
-            quantity = cash.get(currency, _ZERO)
-            before = quantity - sum((e.amount for e in of_it), _ZERO)
-            lot, paid_in = holding_lot(before, self._holdings.get(currency, Kept()), of_it)
+            lot, paid_in = self._holding_lot(currency, cash, [e for e in entries if e.currency == currency])
             found.append(
                 Holding(
                     currency=currency,
-                    quantity=quantity,
+                    quantity=cash.get(currency, _ZERO),
                     paid_in=paid_in,
                     avg_price=lot.avg,
                     realised=lot.realised,
@@ -562,6 +563,17 @@ class Book:
                 )
             )
         return found
+
+    def _holding_lot(self, currency: str, cash: Mapping[str, Decimal], entries: Sequence[Entry]) -> tuple[Lot, str]:
+        """`entries`: all that are remembered of it."""
+        before = cash.get(currency, _ZERO) - sum((e.amount for e in entries), _ZERO)
+        return holding_lot(before, self._holdings.get(currency, Kept()), entries)
+
+    def holding_walked(self, currency: str) -> list[tuple[Entry, Walked]]:
+        """What moved a holding, of what is remembered, with what it made of it."""
+        entries = self.entries(currency)
+        lot, _ = self._holding_lot(currency, self.cash, entries)
+        return list(zip(entries, lot.walked(), strict=True))
 
     def walked(self, instrument: str, position_side: str) -> list[Walked]:
         """Each remembered fill of a derivative's position, with what it made of it."""
@@ -576,6 +588,10 @@ class Book:
             if entry.kind not in (TRADE, REALISED):
                 sums[_charged(entry)] = sums.get(_charged(entry), _ZERO) + entry.amount
         return sums
+
+    def instrument(self, name: str) -> Instrument | None:
+        """As it was when this book first came to know it."""
+        return self._instruments.get(name) or self._learn(name)
 
     @property
     def opening(self) -> Opening | None:

@@ -79,7 +79,10 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def holding_lot(before: Decimal, kept: Kept, entries: Iterable[Entry]) -> tuple[Lot, str]:
-    """The lot of a currency or paper, and what its cost is in. `before`: what there was before these entries."""
+    """The lot of a currency or paper, and what its cost is in. `before`: what there was before these entries.
+
+    Each entry is a step of it, in their order.
+    """
     lot = Lot.of_pieces(before, kept.avg if before else None, 0)
     steps, paid_in = list[Step](), kept.paid_in
     for entry in sorted(entries, key=lambda e: e.order):

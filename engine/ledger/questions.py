@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from engine.core.book import supersedes
 from engine.core.facts import CashFact, EquityFact, FillFact, OrderFact
+from engine.core.foreign import EXTERNAL, acted
 from engine.core.plans import Child
 from engine.ledger import facts, rows
 from engine.ledger.tables import child, fact
@@ -29,6 +31,7 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     avg_price: Decimal | None
     state: str
     external: bool  # no child of ours
+    venue_action: str  # liquidation, adl, …: nobody placed it, or one of the owner's own triggers did
     client_order_id: str
     venue_order_id: str
     plan_id: str
@@ -98,6 +101,45 @@ def fills(
     return list(found.values())
 
 
+def plans_of(connection: sa.Connection, fills: Sequence[tuple[str, FillFact]]) -> dict[tuple[str, str], str]:
+    """By account and fill id, the plan whose order it was; what was placed elsewhere is not in it."""
+    accounts = {account for account, _ in fills}
+    by_name = dict[tuple[str, str], str]()
+    for column, names in (
+        (child.c.client_order_id, {fill.client_order_id for _, fill in fills}),
+        (child.c.venue_order_id, {fill.venue_order_id for _, fill in fills if not fill.client_order_id}),
+    ):
+        wanted = sorted(names - {""})
+        for start in range(0, len(wanted), _CHUNK):
+            query = sa.select(child.c.account_id, column, child.c.plan_id).where(
+                column.in_(wanted[start : start + _CHUNK])
+            )
+            for account, name, plan_id in connection.execute(query):
+                if account in accounts:
+                    by_name[account, name] = plan_id
+    return {
+        (account, fill.fill_id): plan_id
+        for account, fill in fills
+        if (plan_id := by_name.get((account, fill.client_order_id or fill.venue_order_id))) is not None
+    }
+
+
+def moved_elsewhere(
+    connection: sa.Connection, accounts: Sequence[str], since_ms: int
+) -> dict[tuple[str, str], dict[str, Decimal]]:
+    """By account and instrument, what fills that are not ours moved since then: by whom -> signed quantity."""
+    told = [row for account in accounts for row in fills(connection, account, since_ms=since_ms, limit=None)]
+    plans = plans_of(connection, [(row.account_id, row.fill) for row in told])
+    moved: dict[tuple[str, str], dict[str, Decimal]] = {}
+    for row in told:
+        if (row.account_id, row.fill.fill_id) in plans:
+            continue
+        of_it = moved.setdefault((row.account_id, row.fill.instrument), {})
+        who = row.fill.venue_action if acted(row.fill.venue_action) else EXTERNAL
+        of_it[who] = of_it.get(who, Decimal(0)) + row.fill.quantity * row.fill.side.sign
+    return moved
+
+
 class DayStart(msgspec.Struct, frozen=True):
     """What an account was worth when a day began, by the venue's word, and what was paid in (less out) since."""
 
@@ -162,6 +204,7 @@ def _order_row(account_id: str, order: OrderFact) -> OrderRow:
         avg_price=order.avg_price,
         state=order.status.value,
         external=True,
+        venue_action=order.venue_action,
         client_order_id=order.client_order_id,
         venue_order_id=order.venue_order_id,
         plan_id="",
@@ -186,6 +229,7 @@ def _child_row(one: Child, order: OrderFact | None) -> OrderRow:
         avg_price=order.avg_price if order is not None and further else one.avg_price,
         state=one.state.value,
         external=False,
+        venue_action="" if order is None else order.venue_action,
         client_order_id=one.client_order_id,
         venue_order_id=one.venue_order_id,
         plan_id=one.plan_id,

@@ -17,6 +17,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from engine.core.foreign import acted
+from engine.core.standing import Standing
 from engine.reports.summary import figure, lasting, when
 
 
@@ -29,6 +31,8 @@ class ConnectionRow(msgspec.Struct, frozen=True, kw_only=True):
     last_pong_at_ms: int | None = None
     attempts: int = 0
     last_error: str = ""
+    trouble: str = ""  # what kind of error it is: see `Trouble` in engine/core/venue.py
+    retry_in_s: float | None = None
     blocked: bool = False
     blocked_s: float = 0.0
 
@@ -59,6 +63,7 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str = ""
     venue_order_id: str = ""
     plan_id: str = ""  # "": not placed by a plan of ours
+    venue_action: str = ""
     reason: str = ""
     updated_at_ms: int
 
@@ -73,19 +78,12 @@ class FillRow(msgspec.Struct, frozen=True, kw_only=True):
     fee_currency: str = ""
     liquidity: str = ""
     venue_action: str = ""
+    plan_id: str = ""
+    external: bool  # no order of ours
+    source: str = ""  # stream or history
     fill_id: str
     venue_order_id: str = ""
     traded_at_ms: int
-
-
-class PositionRow(msgspec.Struct, frozen=True, kw_only=True):
-    account_id: str
-    instrument: str
-    position_side: str = "net"
-    quantity: Decimal
-    avg_price: Decimal | None = None
-    unrealised: Decimal | None = None
-    updated_at_ms: int | None = None
 
 
 class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +134,7 @@ def connections_table(rows: Iterable[object], *, now_ms: int | None = None, limi
     table.add_column("pong", justify="right", no_wrap=True)
     table.add_column("held back", justify="right", no_wrap=True)
     table.add_column("tries", justify="right")
+    table.add_column("why", no_wrap=True)
     table.add_column("last error", ratio=1, no_wrap=True)
     for row in worst_first[:limit]:
         sign, style = PHASES.get(row.phase, ("?", ""))
@@ -149,7 +148,8 @@ def connections_table(rows: Iterable[object], *, now_ms: int | None = None, limi
                 lasting(round(row.blocked_s * 1000)) if row.blocked_s else "", "bold yellow" if row.blocked else "dim"
             ),
             Text("" if row.phase == "live" else str(row.attempts or ""), "yellow"),
-            Text("" if row.phase == "live" else row.last_error, "red"),
+            Text(row.trouble + (f", {row.retry_in_s:.0f} s" if row.retry_in_s else ""), "red"),
+            Text("" if row.phase == "live" and not row.trouble else row.last_error, "red"),
         )
     return _more(table, len(known), limit)
 
@@ -209,7 +209,7 @@ def orders_table(rows: Iterable[object], *, limit: int = 200) -> Table:
             _number(row.avg_price),
             Text(row.state, _ORDER_STATES.get(row.state, "")),
             _time_of_day(row.updated_at_ms),
-            Text(row.plan_id) if row.plan_id else Text("elsewhere", "magenta"),
+            _whose(row.plan_id, row.venue_action),
             Text(row.client_order_id or row.venue_order_id, "dim"),
             Text(row.reason, "dim"),
         )
@@ -227,6 +227,7 @@ def fills_table(rows: Iterable[object], *, limit: int = 200) -> Table:
     for name in ("quantity", "price", "fee"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("how", no_wrap=True)
+    table.add_column("plan", overflow="fold")
     table.add_column("fill", no_wrap=True, overflow="ellipsis")
     for row in known[:limit]:
         table.add_row(
@@ -237,31 +238,42 @@ def fills_table(rows: Iterable[object], *, limit: int = 200) -> Table:
             _number(row.quantity),
             _number(row.price),
             Text("—", "dim") if row.fee is None else Text(f"{figure(row.fee)} {row.fee_currency}"),
-            Text(row.venue_action, "bold magenta") if row.venue_action else Text(row.liquidity, "dim"),
+            Text(f"{row.liquidity} {row.source}".strip(), "dim"),
+            _whose(row.plan_id, row.venue_action),
             Text(row.fill_id, "dim"),
         )
     return _more(table, len(known), limit)
 
 
-def positions_table(rows: Iterable[object], *, limit: int = 200) -> Table:
-    """Positions in the order given."""
-    known = _rows(rows, PositionRow)
-    table = _table("Positions")
+def positions_table(rows: Iterable[Standing], *, now_ms: int | None = None, limit: int = 200) -> Table:
+    """Positions and holdings in the order given. Without `now_ms` no engine runs, and there are no prices."""
+    known = list(rows)
+    table = _table("Positions", "" if now_ms is not None else "no engine runs: without prices")
     table.add_column("account", no_wrap=True)
     table.add_column("instrument", no_wrap=True)
-    table.add_column("side", no_wrap=True)
-    for name in ("quantity", "average price", "unrealised"):
+    for name in ("quantity", "average", "price"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("changed (UTC)", no_wrap=True)
+    table.add_column("from, age", no_wrap=True)
+    for name in ("unrealised", "realised"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("elsewhere, a day", overflow="fold")
     for row in known[:limit]:
+        side = "" if row.position_side == "net" else f" {row.position_side}"
+        held = f"{figure(row.quantity)} {row.unit}".strip()
+        age = "" if row.mark_as_of_ms is None or now_ms is None else lasting(now_ms - row.mark_as_of_ms)
+        unknown = Text("not known", "yellow")
         table.add_row(
             Text(row.account_id),
-            Text(row.instrument),
-            Text(row.position_side, "dim"),
-            _number(row.quantity, signed=True),
-            _number(row.avg_price),
-            _number(row.unrealised, signed=True),
-            _time_of_day(row.updated_at_ms),
+            Text(f"{row.instrument}{side}"),
+            Text(held, "red" if row.quantity < 0 else ""),
+            unknown if row.avg_price is None else Text(figure(row.avg_price)),
+            _number(row.mark),
+            Text(f"{row.mark_source} {row.mark_basis} {age}".strip(), "dim"),
+            _number(row.unrealised, signed=True) if row.unrealised is not None else Text(row.why_not or "—", "dim"),
+            Text(figure(row.realised) + (f" + {figure(row.unpriced)} at ?" if row.unpriced else "")),
+            Text(row.currency, "dim"),
+            Text(", ".join(f"{who} {figure(n)}" for who, n in row.elsewhere.items()), "magenta"),
         )
     return _more(table, len(known), limit)
 
@@ -330,6 +342,13 @@ def _ago(at_ms: int | None, now_ms: int | None) -> Text:
 
 def _time_of_day(at_ms: int | None) -> Text:
     return Text("—", "dim") if at_ms is None else Text(f"{datetime.fromtimestamp(at_ms / 1000, UTC):%H:%M:%S}")
+
+
+def _whose(plan_id: str, venue_action: str) -> Text:
+    """The plan it was placed by, or that it was none of ours, and whose doing it was."""
+    if plan_id:
+        return Text(plan_id)
+    return Text(f"EXTERNAL {venue_action}".rstrip(), "bold magenta" if acted(venue_action) else "magenta")
 
 
 def _side(side: str) -> Text:

@@ -7,6 +7,7 @@ from decimal import Decimal as D
 import pytest
 from rich.console import Console, RenderableType
 
+from engine.core.standing import Standing
 from engine.reports import tables
 
 NOW = 1_767_225_600_000
@@ -80,7 +81,7 @@ def test_open_gaps_come_before_proven_ones() -> None:
                     )
                 ]
             ),
-            ["1\u202f500", "working", "elsewhere"],
+            ["1\u202f500", "working", "EXTERNAL"],
         ),
         (
             tables.fills_table(
@@ -93,14 +94,42 @@ def test_open_gaps_come_before_proven_ones() -> None:
                         "price": "60000",
                         "fee": "-0.5",
                         "fee_currency": "USDT",
+                        "external": True,
+                        "venue_action": "liquidation",
                         "fill_id": "f1",
                         "traded_at_ms": NOW,
                     }
                 ]
             ),
-            ["60\u202f000", "−0.5 USDT", "2026-01-01 00:00:00"],
+            ["60\u202f000", "−0.5 USDT", "2026-01-01 00:00:00", "EXTERNAL liquidation"],
         ),
-        (tables.positions_table([{"account_id": "a", "instrument": "X", "quantity": "-3"}]), ["−3", "net"]),
+        (
+            tables.positions_table(
+                [
+                    Standing(
+                        account_id="a",
+                        instrument="X",
+                        position_side="long",
+                        quantity=D(-3),
+                        unit="contract",
+                        currency="USDT",
+                        avg_price=None,
+                        mark=D(5),
+                        mark_basis="last",
+                        mark_source="okx",
+                        mark_as_of_ms=NOW - 2000,
+                        why_not="what it cost is not known",
+                        realised=D(7),
+                        unpriced=D(2),
+                        elsewhere={"external": D(-3)},
+                        updated_at_ms=NOW,
+                    )
+                ],
+                now_ms=NOW,
+            ),
+            ["−3 contract", "X long", "not known", "okx last 2.0 s", "7 + 2 at ?", "external −3", "USDT"],
+        ),
+        (tables.positions_table([]), ["no engine runs: without prices"]),
         (tables.balances_table([{"account_id": "a", "currency": "USDT", "cash": "12.50"}]), ["12.5", "USDT"]),
     ],
 )
