@@ -86,7 +86,7 @@ def _table(venue: str, outcomes: Sequence[tuple[str, Mapping[str, str]]]) -> Tab
 
 
 def main() -> int:
-    console, began_s = Console(), time.monotonic()
+    console, began_s = Console(width=None if sys.stdout.isatty() else 110), time.monotonic()
     FOLDER.mkdir(exist_ok=True)
     try:
         with console.status("making the clients' environments"):

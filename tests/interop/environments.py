@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 from cryptography import x509
@@ -48,8 +47,7 @@ def _unpack(package: str, folder: Path) -> None:
     folder.mkdir()
     _run("npm", "pack", "--silent", "--pack-destination", str(folder), package)
     (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    _run("tar", "--extract", "--gzip", "--file", str(archive), "--directory", str(folder))
     archive.unlink()
 
 
