@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -54,13 +54,31 @@ class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
 
 _NEXT: dict[Trouble, str] = {
     Trouble.REFUSED: "see what the key may do and what is paid for at the broker; the words are the venue's own",
-    Trouble.LIMIT: "wait, it is tried again by itself; when it comes often: fewer connections, fewer programs that use it",
+    Trouble.LIMIT: "wait, it is tried again by itself; when it comes often: fewer programs that use this login",
     Trouble.EXPIRY: "wait for the new token; when none comes, renew the credentials: unisono accounts edit --help",
     Trouble.NETWORK: "wait; when others have it, too, look at this machine's network and the venue's status page",
     Trouble.SILENT: "wait, it is opened anew and read back; when it stays, look at the venue's status page",
     Trouble.VENUE: "wait for the venue; look at its status page",
     Trouble.OURS: "look into the engine's log; a clock: timedatectl; else tell the developers",
 }
+
+
+def troubled(views: Iterable[LinkView]) -> list[Finding]:
+    """Connections that are not as they should be, those of one venue with the same trouble told together."""
+    alike: dict[tuple[str, str, Trouble], list[LinkView]] = {}
+    for view in views:
+        if view.trouble is not None and view.phase not in (Phase.IDLE, Phase.HALTED):
+            row = view.connection
+            alike.setdefault((row.venue, row.kind, view.trouble), []).append(view)
+    return [
+        Finding(
+            level="warning",
+            subject=several[0].connection.listener_id if len(several) == 1 else venue,
+            what=_told_trouble(kind, trouble, several),
+            next=_NEXT[trouble],
+        )
+        for (venue, kind, trouble), several in alike.items()
+    ]
 
 
 def _told_trouble(kind: str, trouble: Trouble, views: Sequence[LinkView]) -> str:
@@ -215,7 +233,7 @@ class ControlOffice:
                     next=f"set working keys: unisono accounts edit {account_id} --credentials-file FILE",
                 )
             )
-        found += self._troubled()
+        found += troubled(self._links.views())
         for desk in self._sync.desks():
             if not desk.proven and desk.account_id not in self._roster.halted:
                 found.append(
@@ -283,23 +301,6 @@ class ControlOffice:
                 )
             )
         return found
-
-    def _troubled(self) -> list[Finding]:
-        """Connections that are not as they should be, those of one venue with the same trouble told together."""
-        alike: dict[tuple[str, str, Trouble], list[LinkView]] = {}
-        for view in self._links.views():
-            if view.trouble is not None and view.phase not in (Phase.IDLE, Phase.HALTED):
-                row = view.connection
-                alike.setdefault((row.venue, row.kind, view.trouble), []).append(view)
-        return [
-            Finding(
-                level="warning",
-                subject=views[0].connection.listener_id if len(views) == 1 else venue,
-                what=_told_trouble(kind, trouble, views),
-                next=_NEXT[trouble],
-            )
-            for (venue, kind, trouble), views in alike.items()
-        ]
 
     def _restored(self) -> list[Finding]:
         found = [

@@ -270,6 +270,28 @@ class Notice(StrEnum):
     INFO = "info"
 
 
+class Trouble(StrEnum):
+    """What keeps a connection from being as it should: each asks something else of a person."""
+
+    REFUSED = "refused"  # the venue does not let us in, or not there: the key, its rights, what is paid for
+    LIMIT = "limit"  # too much, too fast, or too many at once; it passes by itself
+    EXPIRY = "expiry"  # what we were let in with has ended, and a new one is to be had
+    NETWORK = "network"  # nobody answers there, or the line broke
+    SILENT = "silent"  # it is open, and what should come does not
+    VENUE = "venue"  # the venue is busy, closed or at fault, by its own word
+    OURS = "ours"  # our clock, our reading, or a mistake of ours
+
+
+TROUBLES: Mapping[ErrorClass, Trouble] = {
+    ErrorClass.REFUSED: Trouble.REFUSED,
+    ErrorClass.AUTH: Trouble.REFUSED,
+    ErrorClass.RATE: Trouble.LIMIT,
+    ErrorClass.TOKEN: Trouble.EXPIRY,
+    ErrorClass.CLOCK: Trouble.OURS,
+}
+"""The trouble behind an error; one that is not here is the venue's own."""
+
+
 class Said(msgspec.Struct, frozen=True):
     """Something a connection said that is not a fact."""
 
@@ -278,6 +300,13 @@ class Said(msgspec.Struct, frozen=True):
     code: str = ""
     ref: str = ""  # which of several accounts on the connection it is about; "" for all
     after_s: float = 0.0  # of what ends a connection: no new one is to be opened sooner
+    trouble: Trouble | None = None  # where it is another one than its notice says: see `troubled`
+
+    @property
+    def troubled(self) -> Trouble:
+        """What it means for the connection where it keeps it from working."""
+        refused = self.notice in (Notice.AUTH_REFUSED, Notice.REFUSED)
+        return self.trouble or (Trouble.REFUSED if refused else Trouble.VENUE)
 
 
 class Reply(msgspec.Struct, frozen=True):

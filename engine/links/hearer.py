@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from accounts.model import Connection
-from engine.core.venue import Heard, Reply, Said
+from engine.core.venue import Heard, Reply, Said, Trouble
 from scheduler.link import Phase
 
 
@@ -51,7 +51,8 @@ class LinkView(msgspec.Struct, frozen=True, kw_only=True):
     last_fact_at_ms: Mapping[str, int]  # by channel
     last_pong_at_ms: int | None
     attempts: int
-    last_error: str
+    last_error: str  # also of one that is live, where the venue refuses a part of what was asked for
+    trouble: Trouble | None  # what kind of error that is
     retry_in_s: float | None
     frames: int
     sent: int

@@ -25,6 +25,7 @@ from engine.core.venue import (
     Notice,
     Priority,
     Said,
+    Trouble,
     Venue,
     VenueError,
 )
@@ -49,8 +50,8 @@ class _Session:
     """One socket's time, from its turn to dial to its end."""
 
     __slots__ = (
-        "after_s", "blocked_since_s", "conversation", "facts_ms", "heard_ms", "heard_s", "opened_ms", "pong_ms",
-        "socket", "unreadable_s",
+        "after_s", "blocked_since_s", "conversation", "denied", "facts_ms", "heard_ms", "heard_s", "opened_ms",
+        "pong_ms", "socket", "unreadable_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,10 +64,15 @@ class _Session:
         self.facts_ms: dict[str, int] = {}
         self.blocked_since_s: float | None = None  # waits for room since then, so that nothing is read
         self.unreadable_s: deque[float] | None = None
+        self.denied: Said | None = None  # what the venue refused last, though the connection goes on
 
 
 class _Ended(Exception):
     """This socket is given up, for a reason of our own or the venue's."""
+
+    def __init__(self, why: str, trouble: Trouble) -> None:
+        super().__init__(why)
+        self.trouble = trouble
 
 
 class _CredentialsRefused(Exception):
@@ -100,7 +106,7 @@ class Link:
     __slots__ = (
         "_down_since_ms", "_house", "_latest", "_life", "_of_ref", "_opening", "_read_again_s", "_refused", "_scopes",
         "_session", "_shared", "_tasks", "_token_refused", "_up", "blocked_s", "blocked_times", "connection",
-        "frames", "last_error", "rows", "sent",
+        "frames", "last_error", "rows", "sent", "trouble",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +118,7 @@ class Link:
         self.blocked_s = 0.0
         self._read_again_s: float | None = None  # when it was held back for the last time
         self.last_error = ""
+        self.trouble: Trouble | None = None
         self._house, self._tasks = house, tasks
         self._life = life.Link(keep_alive=connection.keep_alive)
         self._session: _Session | None = None  # the one in use
@@ -162,6 +169,11 @@ class Link:
 
     def view(self) -> LinkView:
         session, life_now = self._latest, self._life
+        last_error, trouble = self.last_error, self.trouble
+        if life_now.phase is Phase.LIVE:  # what was wrong before is over
+            denied = session.denied
+            last_error = "" if denied is None else f"{denied.code} {denied.detail}".strip()
+            trouble = None if denied is None else denied.troubled
         waits, blocked_since_s, now_s = (
             life_now.phase is Phase.DOWN,
             session.blocked_since_s,
@@ -175,7 +187,8 @@ class Link:
             last_fact_at_ms=dict(session.facts_ms),
             last_pong_at_ms=session.pong_ms,
             attempts=life_now.attempts,
-            last_error=self.last_error,
+            last_error=last_error,
+            trouble=trouble,
             retry_in_s=max(0.0, life_now.retry_at_s - now_s) if waits else None,
             frames=self.frames,
             sent=self.sent,
@@ -192,7 +205,7 @@ class Link:
     def stop(self) -> int | None:
         """Close for good, politely; the sockets say goodbye in tasks of their own. Since when it is down."""
         if self._session is not None:
-            self._lost(self._session.heard_ms, _ON_PURPOSE)
+            self._lost(self._session.heard_ms, _ON_PURPOSE, Trouble.OURS)
         self._session = self._opening = None
         self._signal(Signal.UNWANTED)
         return self._down_since_ms
@@ -205,7 +218,7 @@ class Link:
         # Unknown since when. The channel that is silent for longest tells, and one that never told a fact proves
         # nothing at all since the opening.
         since_ms = min((session.facts_ms.get(c, session.opened_ms) for c in self.connection.channels), default=0)
-        self._lost(since_ms or session.opened_ms, f"mute: {why}")
+        self._lost(since_ms or session.opened_ms, f"mute: {why}", Trouble.SILENT)
         self._signal(Signal.MUTED)
 
     def look(self, signal: Signal, *, stalled: bool = False) -> Action | None:
@@ -275,16 +288,16 @@ class Link:
         return action
 
     def _give_up(self, why: str) -> None:
-        self.last_error = why
+        self.last_error, self.trouble = why, Trouble.SILENT
         session, self._session = self._session, None
         if session is not None:
-            self._lost(session.heard_ms, why)
+            self._lost(session.heard_ms, why, Trouble.SILENT)
         else:
             session, self._opening = self._opening, None
         _abort(session)
 
-    def _lost(self, last_heard_ms: int, why: str) -> None:
-        self.last_error = why
+    def _lost(self, last_heard_ms: int, why: str, trouble: Trouble) -> None:
+        self.last_error, self.trouble = why, trouble
         if self._up:
             self._up = False
             self._down_since_ms = last_heard_ms
@@ -335,15 +348,14 @@ class Link:
     async def _one_socket(self) -> None:
         session = self._opening = _Session()
         try:
-            refused, why = await self._until_end(session)
-            self._ended(session, refused, why)
+            self._ended(session, *await self._until_end(session))
         finally:
             if session.socket is not None:
                 with anyio.CancelScope(shield=True):
                     await session.socket.close()
             session.socket = session.conversation = None
 
-    async def _until_end(self, session: _Session) -> tuple[_CredentialsRefused | None, str]:
+    async def _until_end(self, session: _Session) -> tuple[_CredentialsRefused | None, str, Trouble]:
         """Why it ended; the first is set when nothing may be tried again."""
         try:
             await self._open(session)
@@ -353,10 +365,12 @@ class Link:
             now_ms = self._house.clock.now_ms()
             said = session.conversation.refused(error.status, now_ms) if error.status else None
             return self._turned_away(session, said, error)
-        except (_Ended, NotSent) as error:
-            return None, str(error)
+        except _Ended as error:
+            return None, str(error), error.trouble
+        except NotSent as error:
+            return None, str(error), Trouble.NETWORK
         except _CredentialsRefused as error:
-            return self._with_new_token(error), str(error)
+            return self._refused_for(error, str(error))
         except Closed as error:
             assert session.conversation is not None, "only what was open can be closed"
             session.socket = None  # nobody is left to say goodbye to
@@ -364,17 +378,23 @@ class Link:
         except Exception as error:
             # A mistake of ours while reading or keeping what was said: it is lost, so this counts as a loss.
             log.exception("link_failed", connection=self.connection.connection_key)
-            return None, f"failed inside: {type(error).__name__}: {error}"
+            return None, f"failed inside: {type(error).__name__}: {error}", Trouble.OURS
 
     def _turned_away(
         self, session: _Session, said: Said | None, error: Exception
-    ) -> tuple[_CredentialsRefused | None, str]:
+    ) -> tuple[_CredentialsRefused | None, str, Trouble]:
         if said is not None and said.notice is Notice.AUTH_REFUSED:
-            return self._with_new_token(_CredentialsRefused(said.code, said.detail)), str(error)
-        if said is not None:
-            session.after_s = said.after_s
-            self._house.hearer.on_said(self.connection, said)
-        return None, str(error)
+            return self._refused_for(_CredentialsRefused(said.code, said.detail), str(error))
+        if said is None:
+            return None, str(error), Trouble.NETWORK
+        session.after_s = said.after_s
+        self._house.hearer.on_said(self.connection, said)
+        return None, f"{error}: {said.detail}" if said.detail else str(error), said.troubled
+
+    def _refused_for(self, refused: _CredentialsRefused, why: str) -> tuple[_CredentialsRefused | None, str, Trouble]:
+        """Where a new access token may help, it was the old one that had ended."""
+        final = self._with_new_token(refused)
+        return final, why, Trouble.EXPIRY if final is None else Trouble.REFUSED
 
     def _with_new_token(self, refused: _CredentialsRefused) -> _CredentialsRefused | None:
         """Where there are access tokens it may have been the token only: one more try, with a new one."""
@@ -396,12 +416,13 @@ class Link:
                 login = await self._house.login(row)
             except VenueError as error:
                 if error.error_class is not ErrorClass.AUTH:
-                    raise _Ended(f"no access token: {error}") from error
+                    kind = Trouble.LIMIT if error.error_class is ErrorClass.RATE else Trouble.EXPIRY
+                    raise _Ended(f"no access token: {error}", kind) from error
                 refusals.append(_CredentialsRefused(error.code, error.message, final=True))
                 if len(self.rows) > 1:
                     self._house.hearer.on_halted(row, error.code, error.message)
             except NoAnswer as error:
-                raise _Ended(f"no access token: {error}") from error
+                raise _Ended(f"no access token: {error}", Trouble.EXPIRY) from error
             else:
                 logins.append(login)
                 self._of_ref[login.ref] = row
@@ -521,20 +542,22 @@ class Link:
         match said.notice:
             case Notice.RETRY:
                 session.after_s = said.after_s
-                raise _Ended(f"the venue says: later ({said.code} {said.detail})")
+                raise _Ended(f"the venue says: later ({said.code} {said.detail})", said.troubled)
+            case Notice.REFUSED:
+                session.denied = said
             case Notice.CLOSING_SOON if session is self._session:
                 self._signal(Signal.CLOSING_SOON)
             case Notice.CHANNEL_LOST if session is self._session:
                 self.mute(f"{said.code} {said.detail}")
             case Notice.CHANNEL_LOST if session is self._opening:
-                raise _Ended(f"a channel is not delivered ({said.code} {said.detail})")
+                raise _Ended(f"a channel is not delivered ({said.code} {said.detail})", said.troubled)
 
     def _refused_alone(self, row: Connection, said: Said) -> None:
         """One of several on this connection; the others go on. Where there are access tokens, a new one is tried."""
         if self._house.venues[row.venue].grant is not None and said.ref not in self._refused:
             self._refused[said.ref] = False
             self._house.token_refused(row)
-            raise _Ended(f"the access token of {said.ref} was refused ({said.code} {said.detail})")
+            raise _Ended(f"the access token of {said.ref} was refused ({said.code} {said.detail})", Trouble.EXPIRY)
         self._refused[said.ref] = True
         self._house.hearer.on_halted(row, said.code, said.detail)
 
@@ -571,17 +594,17 @@ class Link:
         times_s = session.unreadable_s
         times_s.append(session.heard_s)
         if len(times_s) == _UNREADABLE_LIMIT and session.heard_s - times_s[0] <= _UNREADABLE_WINDOW_S:
-            raise _Ended(f"{_UNREADABLE_LIMIT} unreadable frames within a minute, the last: {why}")
+            raise _Ended(f"{_UNREADABLE_LIMIT} unreadable frames within a minute, the last: {why}", Trouble.OURS)
 
-    def _ended(self, session: _Session, refused: _CredentialsRefused | None, why: str) -> None:
+    def _ended(self, session: _Session, refused: _CredentialsRefused | None, why: str, trouble: Trouble) -> None:
         """The end of one that was replaced or given up before changes nothing."""
         if session is self._session:
             self._session = None
-            self._lost(session.heard_ms, why)
+            self._lost(session.heard_ms, why, trouble)
             end = Signal.CLOSED
         elif session is self._opening:
             self._opening = None
-            self.last_error = why
+            self.last_error, self.trouble = why, trouble
             log.info("not_opened", connection=self.connection.connection_key, reason=why)
             end = Signal.FAILED
         else:
@@ -590,7 +613,7 @@ class Link:
             self._signal(end, session.after_s)
             return
         if self._session is not None:  # its replacement was refused
-            self._lost(self._session.heard_ms, why)
+            self._lost(self._session.heard_ms, why, trouble)
         self._session = self._opening = None
         self._signal(Signal.REFUSED)
         log.error("halted", connection=self.connection.connection_key, code=refused.code, reason=refused.reason)

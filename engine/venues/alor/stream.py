@@ -16,7 +16,18 @@ from accounts.model import Secret
 from engine.core.facts import REPLACED, Fact, OrderFact, OrderStatus
 from engine.core.instruments import Instrument
 from engine.core.orders import Command
-from engine.core.venue import ACCESS_TOKEN, Catalogue, Conversation, ErrorClass, Frame, Heard, Login, Notice, Said
+from engine.core.venue import (
+    ACCESS_TOKEN,
+    TROUBLES,
+    Catalogue,
+    Conversation,
+    ErrorClass,
+    Frame,
+    Heard,
+    Login,
+    Notice,
+    Said,
+)
 from engine.venues.alor import rows
 from engine.venues.alor.commands import turned_away
 from engine.venues.alor.errors import meaning, reason
@@ -277,10 +288,11 @@ class Facts(Conversation):
             return Heard(said=(*self._refuse([subscription.ref], code, told), *self._ready_now()))
         self._pending.pop(guid, None)
         words = f"{subscription.channel} of {subscription.ref}: {told}"
-        said = [Said(Notice.REFUSED, words, code, subscription.ref)]
+        said = [Said(Notice.REFUSED, words, code, subscription.ref, trouble=TROUBLES.get(error_class))]
         if subscription.kind in ESSENTIAL:
             self._blind = True
-            said.append(Said(Notice.RETRY, f"{words}: this connection would be blind", code))
+            blind = f"{words}: this connection would be blind"
+            said.append(Said(Notice.RETRY, blind, code, trouble=TROUBLES.get(error_class)))
         return Heard(said=(*said, *self._judged(), *self._ready_now()))
 
     def _refuse(self, refs: Sequence[str], code: str, told: str) -> list[Said]:

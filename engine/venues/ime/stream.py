@@ -20,6 +20,7 @@ from engine.core.venue import (
     Login,
     Notice,
     Said,
+    Trouble,
 )
 from engine.venues.ime.messages import UNREADABLE, Snapshot, Zone, decode, identifier, snapshot, spelt
 
@@ -91,7 +92,7 @@ class Session(Conversation):
         silence_ms = int(self._options["silence_ms"])
         if self._ready and silence_ms and now_ms - self._heard_ms >= silence_ms:
             self._heard_ms = now_ms
-            return Heard(said=(Said(Notice.RETRY, f"silent for {silence_ms} ms", "silence"),))
+            return Heard(said=(Said(Notice.RETRY, f"silent for {silence_ms} ms", "silence", trouble=Trouble.SILENT),))
         # Nothing confirms an opening, and a quiet market says nothing at all; a refusal comes at once.
         if not self._ready and now_ms - self._begun_ms >= int(self._options["ready_ms"]):
             self._ready = True
@@ -105,7 +106,9 @@ class Session(Conversation):
             return Said(Notice.REFUSED, "this connection names no contracts", "no_contracts")
         if status in (401, 403):
             return Said(Notice.AUTH_REFUSED, f"the opening was refused with {status}: {_POLICY}", f"http_{status}")
-        return Said(Notice.RETRY, "too many openings", "429", after_s=_BUSY_S) if status == 429 else None
+        if status == 429:
+            return Said(Notice.RETRY, "too many openings", "429", after_s=_BUSY_S, trouble=Trouble.LIMIT)
+        return None
 
     def closed(self, code: int, reason: str) -> Said | None:
         if code != 1008:

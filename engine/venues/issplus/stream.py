@@ -15,7 +15,17 @@ import msgspec
 from accounts.model import Credentials
 from engine.core.facts import Fact
 from engine.core.orders import Command
-from engine.core.venue import Catalogue, Conversation, Frame, Handshake, Heard, Login, Notice, Said
+from engine.core.venue import (
+    Catalogue,
+    Conversation,
+    Frame,
+    Handshake,
+    Heard,
+    Login,
+    Notice,
+    Said,
+    Trouble,
+)
 from engine.venues.issplus import errors, tables
 from engine.venues.issplus.errors import Meaning
 from engine.venues.issplus.frames import Frames, StompFrame, encode
@@ -68,8 +78,8 @@ class _Told(msgspec.Struct):
     said: list[Said] = []
     frames: list[Frame] = []
 
-    def tell(self, notice: Notice, detail: str, code: str = "") -> None:
-        self.said.append(Said(notice, detail[:_DETAIL], code))
+    def tell(self, notice: Notice, detail: str, code: str = "", trouble: Trouble | None = None) -> None:
+        self.said.append(Said(notice, detail[:_DETAIL], code, trouble=trouble))
 
 
 class Session(Conversation):
@@ -163,7 +173,8 @@ class Session(Conversation):
             case Phase.WAITING if quiet_ms >= int(self._options["snapshot_ms"]):
                 subscription.misses += 1
                 if subscription.misses >= _MISSED_SNAPSHOTS:
-                    told.tell(Notice.RETRY, f"{subscription.channel}: no snapshot, {subscription.misses} times", "mute")
+                    why = f"{subscription.channel}: no snapshot, {subscription.misses} times"
+                    told.tell(Notice.RETRY, why, "mute", Trouble.SILENT)
                 else:
                     self._anew(subscription, now_ms, told, "no snapshot came", "mute")
             case Phase.LIVE if quiet_ms >= int(self._options["idle_resync_ms"]) and _trading(subscription.table):
@@ -340,7 +351,7 @@ class Session(Conversation):
         if given_up:
             return
         if meaning is Meaning.LOST:
-            told.tell(Notice.RETRY, detail, code)
+            told.tell(Notice.RETRY, detail, code, Trouble.EXPIRY)
             return
         if subscription is None:
             told.tell(Notice.REFUSED, detail, code)

@@ -15,7 +15,17 @@ from accounts.model import Credentials
 from engine.core.facts import BalanceFact, Fact
 from engine.core.instruments import Instrument
 from engine.core.orders import Command, Unknown
-from engine.core.venue import Conversation, ErrorClass, Frame, Heard, Notice, Reply, Said
+from engine.core.venue import (
+    TROUBLES,
+    Conversation,
+    ErrorClass,
+    Frame,
+    Heard,
+    Notice,
+    Reply,
+    Said,
+    Trouble,
+)
 from engine.venues.okx import rows
 from engine.venues.okx.absence import Absence
 from engine.venues.okx.errors import CLOSE_CODES, MEANINGS, reason
@@ -386,7 +396,7 @@ class Session(Conversation):
         if self._logging_in:
             self._login_judged = True
             stop = error_class is ErrorClass.AUTH and (code != "60009" or self._stop_on_60009)
-            return _said(Notice.AUTH_REFUSED if stop else Notice.RETRY, words, code)
+            return _said(Notice.AUTH_REFUSED if stop else Notice.RETRY, words, code, TROUBLES.get(error_class))
         refused = self._meant(envelope)
         if error_class is ErrorClass.AUTH and self._credentials is not None:
             return _said(Notice.AUTH_REFUSED, words, code)
@@ -394,13 +404,14 @@ class Session(Conversation):
             return _said(Notice.REFUSED, words, code)
         names = ", ".join(key.channel for key in refused)
         if error_class is not ErrorClass.REFUSED:
-            return _said(Notice.RETRY, f"{names}: {words}", code)
+            return _said(Notice.RETRY, f"{names}: {words}", code, TROUBLES.get(error_class))
         for key in refused:
             del self._pending[key]
         said = [Said(Notice.REFUSED, f"{names}: {words}", code)]
         if any(key.channel in ESSENTIAL for key in refused):
             self._blind = True
-            said.append(Said(Notice.RETRY, f"{names}: this connection would be blind", code))
+            blind = f"{names}: this connection would be blind"
+            said.append(Said(Notice.RETRY, blind, code, trouble=Trouble.REFUSED))
         return Heard(said=[*said, *self._ready_now()])
 
     def _meant(self, envelope: _Envelope) -> list[_Key]:
@@ -423,11 +434,15 @@ class Session(Conversation):
                 return None if self._login_judged else Said(Notice.AUTH_REFUSED, words, "4001")
             case 4007:
                 # The next login tells whether the key still lives; if not, it is refused for good.
-                return Said(Notice.RETRY, words, "4007")
-            case 1009 | 4002 | 4003 | 4008 | 4009:
+                return Said(Notice.RETRY, words, "4007", trouble=Trouble.EXPIRY)
+            case 4003 | 4008 | 4009:
+                return Said(Notice.REFUSED, words, str(code), trouble=Trouble.LIMIT)
+            case 1009 | 4002:
                 return Said(Notice.REFUSED, words, str(code))
-            case 4004 | 4005:
-                return Said(Notice.INFO, words, str(code))
+            case 4004:
+                return Said(Notice.INFO, words, str(code), trouble=Trouble.SILENT)
+            case 4005:
+                return Said(Notice.INFO, words, str(code), trouble=Trouble.OURS)
             case _:
                 return None
 
@@ -468,8 +483,8 @@ def _unreadable(error: Exception) -> Said:
     return Said(Notice.UNREADABLE, f"{type(error).__name__}: {error}"[:300])
 
 
-def _said(notice: Notice, detail: str, code: str = "") -> Heard:
-    return Heard(said=(Said(notice, detail, code),))
+def _said(notice: Notice, detail: str, code: str = "", trouble: Trouble | None = None) -> Heard:
+    return Heard(said=(Said(notice, detail, code, trouble=trouble),))
 
 
 def _page(envelope: _Envelope) -> int | None:

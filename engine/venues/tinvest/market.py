@@ -13,7 +13,13 @@ import msgspec
 
 from engine.core import spelling
 from engine.core.facts import Fact, MarkFact
-from engine.core.venue import Frame, Heard, Notice, Said
+from engine.core.venue import (
+    Frame,
+    Heard,
+    Notice,
+    Said,
+    Trouble,
+)
 from engine.venues.tinvest.names import ref_of, symbol_for
 from engine.venues.tinvest.numbers import Enum, Money, Time, instant, moment, number, word
 from engine.venues.tinvest.stream import Envelope, Row, Stream
@@ -217,7 +223,8 @@ class MarketTalk(Stream):
                 if row.instrument_uid:
                     self._names_of[row.instrument_uid] = self._names_of[asked]
             elif status in _BUSY:
-                return Heard(said=(Said(Notice.RETRY, f"{channel}: {status}", status, after_s=60.0),))
+                trouble = Trouble.LIMIT if status == "too_many_requests" else None
+                return Heard(said=(Said(Notice.RETRY, f"{channel}: {status}", status, after_s=60.0, trouble=trouble),))
             else:
                 said.append(Said(Notice.REFUSED, f"{channel}: {status.replace('_', ' ')}", status))
         if not self._pending and self._delivered and not self.ready:

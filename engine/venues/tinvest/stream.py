@@ -13,7 +13,19 @@ import msgspec
 
 from engine.core.facts import Fact
 from engine.core.orders import Command
-from engine.core.venue import Catalogue, Conversation, ErrorClass, Frame, Handshake, Heard, Login, Notice, Said
+from engine.core.venue import (
+    TROUBLES,
+    Catalogue,
+    Conversation,
+    ErrorClass,
+    Frame,
+    Handshake,
+    Heard,
+    Login,
+    Notice,
+    Said,
+    Trouble,
+)
 from engine.venues.tinvest import rows
 from engine.venues.tinvest.casing import camel
 from engine.venues.tinvest.errors import CLOSES, COOL_DOWN_S, MEANINGS, STREAMS_FULL, Status, code_in, trouble
@@ -151,7 +163,9 @@ class Stream(Conversation):
             return None
         silent_s = (now_ms - self._heard_ms) // 1000
         self._heard_ms = now_ms
-        return Heard(said=(Said(Notice.RETRY, f"mute: not even a ping for {silent_s} s", "mute"),))
+        return Heard(
+            said=(Said(Notice.RETRY, f"mute: not even a ping for {silent_s} s", "mute", trouble=Trouble.SILENT),)
+        )
 
     def say(self, commands: Sequence[Command], request_id: str, now_ms: int) -> Frame:
         raise ValueError("orders go to T-Invest over HTTP")
@@ -233,13 +247,14 @@ class Stream(Conversation):
                 return (Said(Notice.AUTH_REFUSED, found.reason, found.code),)
             case ErrorClass.RATE:
                 pause_s = self.pause_s if found.code in (STREAMS_FULL, "gRPC 8") else _of_rate_s(found.code)
-                return (Said(Notice.RETRY, found.reason, found.code, after_s=pause_s),)
+                return (Said(Notice.RETRY, found.reason, found.code, after_s=pause_s, trouble=Trouble.LIMIT),)
             case ErrorClass.NOT_FOUND if found.code == "50004":
                 return self._account_missing(status, found.reason)
             case ErrorClass.UNKNOWN_OUTCOME | ErrorClass.RETRYABLE_READ:
                 return (Said(Notice.RETRY, found.reason, found.code),)
             case _:
-                return (Said(Notice.RETRY, found.reason, found.code, after_s=_SLOW_RETRY_S),)
+                meant = TROUBLES.get(found.error_class)
+                return (Said(Notice.RETRY, found.reason, found.code, after_s=_SLOW_RETRY_S, trouble=meant),)
 
     def _account_missing(self, status: Status, reason: str) -> tuple[Said, ...]:
         """One unknown account fails the whole stream. Which one it is, the words may tell."""
@@ -258,7 +273,8 @@ class Stream(Conversation):
         if status in (401, 403):
             return Said(Notice.AUTH_REFUSED, "the token is not valid", f"HTTP {status}")
         if status == 429:
-            return Said(Notice.RETRY, "too many streams or requests", "HTTP 429", after_s=self.pause_s)
+            told = "too many streams or requests"
+            return Said(Notice.RETRY, told, "HTTP 429", after_s=self.pause_s, trouble=Trouble.LIMIT)
         return None
 
     def closed(self, code: int, reason: str) -> Said | None:
@@ -269,7 +285,7 @@ class Stream(Conversation):
         if code == 4016:
             return Said(Notice.AUTH_REFUSED, CLOSES[code], str(code))
         if code == 4008:
-            return Said(Notice.RETRY, CLOSES[code], str(code), after_s=self.pause_s)
+            return Said(Notice.RETRY, CLOSES[code], str(code), after_s=self.pause_s, trouble=Trouble.LIMIT)
         if code in CLOSES:
             return Said(Notice.RETRY, f"{CLOSES[code]} ({reason})"[:300], str(code), after_s=_SLOW_RETRY_S)
         return None
