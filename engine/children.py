@@ -283,17 +283,28 @@ class Children:
         now_ms = self._clock.now_ms()
         self._ledger.post(lambda conn: store.save_plan(conn, ended, plan.state, now_ms))
 
+    def plans(self) -> list[Plan]:
+        return list(self._plans.values())
+
     def executing(self) -> list[Plan]:
         return [plan for plan in self._plans.values() if plan.state is PlanState.EXECUTING]
 
     def abort(self, plan: Plan, why: str) -> None:
         """Nothing more of it is sent: here at once, in the ledger soon; after a restart its rules say so again."""
-        aborted = self._plans[plan.plan_id] = replace(plan, aborted=why)
+        self._keep_plan(replace(plan, aborted=why))
+
+    def cancelled(self, plan: Plan, by: str) -> None:
+        """What of it shows up later is cancelled, too."""
+        if not plan.cancelled_by:
+            self._keep_plan(replace(plan, cancelled_by=by))
+
+    def _keep_plan(self, plan: Plan) -> None:
+        self._plans[plan.plan_id] = plan
         now_ms = self._clock.now_ms()
         try:
-            self._ledger.post(lambda conn: store.save_plan(conn, aborted, PlanState.EXECUTING, now_ms))
+            self._ledger.post(lambda conn: store.save_plan(conn, plan, PlanState.EXECUTING, now_ms))
         except LedgerFull:
-            log.warning("abort_not_written", plan=plan.plan_id)
+            log.warning("plan_not_written", plan=plan.plan_id)
 
     def read_back(self, plan_id: str) -> None:
         """The plan as the ledger has it: an earlier claim took it, though its commit seemed to fail."""

@@ -19,6 +19,7 @@ import structlog
 from accounts.model import Connection
 from engine import crash
 from engine.children import Children, Progress
+from engine.core.amending import approved_quantities, behind, wanted
 from engine.core.instruments import Instrument
 from engine.core.orders import (
     TERMINAL,
@@ -35,7 +36,7 @@ from engine.core.orders import (
     Unknown,
     advance,
 )
-from engine.core.plans import Child, Denial, Plan, PlanState
+from engine.core.plans import Amendment, Child, Denial, Plan, PlanState
 from engine.core.venue import Conversation, Frame, Priority, RateRule, Reply, VenueError
 from engine.core.waves import waiting
 from engine.ledger import Ledger, LedgerDown, LedgerFull
@@ -282,7 +283,7 @@ class Executor:
             self._children.step(child, OrderEvent.SKIP, reason=why)
         return child if why == "" else None
 
-    async def cancel(self, plan_id: str) -> int:
+    async def cancel(self, plan_id: str, by: str = "engine") -> int:
         """Ask the venue to cancel every child at work, late ones too; those still unknown, once they show up."""
         plan = self._children.plan(plan_id)
         if plan is None:
@@ -294,6 +295,8 @@ class Executor:
                 self._children.step(child, OrderEvent.SKIP, reason="cancelled before it was sent")
             else:
                 self._children.change(replace(child, cancel_state=CancelState.REQUESTED), event="cancel_requested")
+        if plan.state is PlanState.EXECUTING:
+            self._children.cancelled(plan, by)
         if plan.state is PlanState.APPROVED:
             self._children.end(plan, PlanState.DISCARDED, "cancelled before it was executed; nothing was sent")
         else:
@@ -326,44 +329,80 @@ class Executor:
         crash.point("cancel-before-send")
         await self._send(commands)
 
-    async def amend(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None) -> int:
-        """Change price and/or scale the quantity of every child at work; the venue's answer changes the child."""
-        if self._children.plan(plan_id) is None:
+    async def amend(self, plan_id: str, *, price: Decimal | None, factor: Decimal | None, by: str = "") -> int:
+        """Change price and/or scale the quantity of every order; the venue's answer changes the child.
+
+        What was not sent yet is changed here. What shows up later hears of it then: see `engine/latecomers.py`.
+        """
+        plan = self._children.plan(plan_id)
+        if plan is None or plan.state is not PlanState.EXECUTING:
             raise NotExecuted(f"plan {plan_id} is not at work here; nothing was changed")
         if self.blocked:
             raise NotExecuted(f"no orders are sent now: {self.blocked}. Nothing was changed")
+        open_now = [c for c in self._children.of_plan(plan_id) if c.state not in TERMINAL]
+        if not open_now:
+            return 0
+        amendment = Amendment(price=price, factor=factor, by=by, at_ms=self._clock.now_ms())
+        plan = replace(plan, amendments=(*plan.amendments, amendment))
+        kept, now_ms = plan, amendment.at_ms
+        await self._ledger.write(lambda conn: store.save_plan(conn, kept, PlanState.EXECUTING, now_ms))
+        self._children.turn(plan)
+        approved = approved_quantities(plan)
+        for child in open_now:
+            if (known := self._children.child(child.client_order_id)) is not None:
+                self._amend_unsent(plan, known, approved)
+        await self.amend_orders(plan, behind(plan, self._children.of_plan(plan_id)))
+        return len(open_now)
+
+    def _amend_unsent(self, plan: Plan, child: Child, approved: Mapping[tuple[str, int], Decimal]) -> None:
+        instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
+        if child.state is not OrderState.PLANNED or instrument is None:
+            return
+        whole = approved.get((child.account_id, child.leg), child.quantity)
+        price, quantity = wanted(plan, child, whole, instrument)
+        shown = None if (child.visible_quantity or quantity) >= quantity else child.visible_quantity
+        changed = replace(
+            child, price=price, quantity=quantity, visible_quantity=shown, amendments=len(plan.amendments)
+        )
+        self._children.change(changed, event="amended_unsent")
+
+    async def amend_orders(self, plan: Plan, children: Sequence[Child]) -> None:
+        """One amendment for each that brings it to what the plan wants now; its intent is durable before it leaves."""
         commands: list[tuple[str, str, Command]] = []
         intents: list[tuple[Child, Amend]] = []
-        for child in self._children.of_plan(plan_id):
+        approved = approved_quantities(plan)
+        for child in children:
             instrument = self._roster.catalogue(child.account_id).by_name(child.instrument)
-            if child.state is not OrderState.WORKING or instrument is None or self._stopped(child.account_id, ""):
+            if instrument is None or self._stopped(child.account_id, ""):
                 continue
-            quantity = None
-            if factor is not None:
-                steps = (child.quantity * factor) // instrument.quantity_step
-                quantity = max(steps * instrument.quantity_step, child.filled, instrument.min_quantity)
-            amend_id = f"{self._rng.getrandbits(128):032x}"
+            whole = approved.get((child.account_id, child.leg), child.quantity)
+            price, quantity = wanted(plan, child, whole, instrument)
+            told = replace(child, amendments=len(plan.amendments))
+            self._children.change(told, event="amend_sent")
+            if (price, quantity) == (child.price, child.quantity):
+                continue
             command = Amend(
                 client_order_id=child.client_order_id,
                 venue_order_id=child.venue_order_id,
                 instrument=instrument,
-                amend_id=amend_id,
-                new_quantity=quantity,
-                new_price=price,
+                amend_id=f"{self._rng.getrandbits(128):032x}",
+                new_quantity=quantity if quantity != child.quantity else None,
+                new_price=price if price != child.price else None,
                 expires_at_ms=self._expiry_ms(child),
                 order=self._place(child, instrument),
                 filled=child.filled,
                 account_ref=self._roster.ref(child.account_id),
             )
             commands.append((child.account_id, child.client_order_id, command))
-            intents.append((child, command))
+            intents.append((told, command))
+        if not commands:
+            return
         now_ms = self._clock.now_ms()
         await self._make_room(commands, Priority.PLACE)
         await self._ledger.write(lambda conn: store.record_amends(conn, intents, now_ms))
         self._children.will_amend(child.client_order_id for child, _ in intents)
         crash.point("amend-after-record")
         await self._send(commands)
-        return len(commands)
 
     # ---- out
 
@@ -506,7 +545,7 @@ class Executor:
             try:
                 frame = link.conversation.say(commands, request_id, now_ms)
             except ValueError as error:  # the dialect cannot say it without meaning something else
-                self._not_written(ids, commands, str(error))
+                self._not_written(ids, commands, str(error), again=False)
                 return
         due_s = self._clock.monotonic_s() + self._send_timeout_s
         self._waiting[request_id] = waiting = _Waiting(commands, ids, link.connection.connection_key, due_s)
@@ -540,7 +579,7 @@ class Executor:
             request = rest.orders_request(commands)
             origin = self._roster.origin(account_id)
         except (ValueError, VenueError) as error:  # not sayable, or nobody to say it as
-            self._not_written(ids, commands, str(error))
+            self._not_written(ids, commands, str(error), again=isinstance(error, VenueError))
             return
         self._stamp_sent(ids, commands, self._clock.now_ms())
         try:
@@ -589,7 +628,9 @@ class Executor:
             elif isinstance(command, Cancel):
                 self._cancelled(child, outcome)
             elif isinstance(outcome, Refused):
-                self._children.change(replace(child, reason=f"amend refused: {outcome.reason}"), event="amend_refused")
+                told = child.amendments - 1 if outcome.again else child.amendments  # one too many: told once more
+                refused = replace(child, amendments=told, reason=f"amend refused: {outcome.reason}")
+                self._children.change(refused, event="amend_refused")
             elif isinstance(outcome, Unknown):
                 self._children.change(replace(child, reason=f"amend unknown: {outcome.reason}"), event="amend_unknown")
 
@@ -628,8 +669,9 @@ class Executor:
     def _unanswered(self, waiting: _Waiting, reason: str) -> None:
         self._settle(waiting.client_order_ids, waiting.commands, [Unknown(reason)] * len(waiting.commands))
 
-    def _not_written(self, ids: Sequence[str], commands: Sequence[Command], reason: str) -> None:
-        """Provably not one byte left us: a placement is skipped, a cancel stays requested."""
+    def _not_written(self, ids: Sequence[str], commands: Sequence[Command], reason: str, *, again: bool = True) -> None:
+        """Provably not one byte left us: a placement is skipped, a cancel stays requested, and so does an amendment
+        unless it cannot be said at all."""
         for client_order_id, command in zip(ids, commands, strict=True):
             child = self._children.child(client_order_id)
             if child is None:
@@ -643,7 +685,9 @@ class Executor:
                     replace(child, cancel_state=CancelState.REQUESTED, reason=reason), event="cancel_not_sent"
                 )
             elif isinstance(command, Amend):
-                self._children.change(replace(child, reason=f"amend not sent: {reason}"), event="amend_not_sent")
+                told = child.amendments - 1 if again else child.amendments
+                unsent = replace(child, amendments=told, reason=f"amend not sent: {reason}")
+                self._children.change(unsent, event="amend_not_sent")
 
 
 def _by_account(

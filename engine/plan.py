@@ -51,7 +51,7 @@ from engine.core.plans import (
     PreviewRow,
 )
 from engine.core.preview import AccountsView, MarketView, place_key, preview
-from engine.core.venue import Venue
+from engine.core.venue import Amending, Venue
 from engine.core.waves import may_wait
 from scheduler.clock import Clock
 
@@ -437,6 +437,18 @@ class Planner:
         complaints = list[str]()
         if factor is not None and factor > 1:
             complaints.append("an amendment may only make orders smaller; more is a plan of its own, to be approved")
+        if plan.closes_for:
+            complaints.append(f"it closes for the kill switch {plan.closes_for}: its orders are market orders")
+        part = [row for row in plan.preview.rows if row.takes_part] if plan.preview is not None else []
+        fixed = {row.venue for row in part if self._market.venue(row.venue).capabilities.amending is Amending.NONE}
+        if fixed:
+            whose = ", ".join(sorted({row.account_id for row in part if row.venue in fixed}))
+            complaints.append(
+                f"{' and '.join(sorted(fixed))} has no amendments, and orders of {whose} are there: cancel"
+            )
+        if price is not None and (unpriced_legs := [leg for leg in plan.legs if leg.price is None]):
+            names = ", ".join(sorted({leg.instrument for leg in unpriced_legs}))
+            complaints.append(f"the orders in {names} have no price to be changed")
         for place in plan.preview.prices if plan.preview is not None and price is not None else ():
             venue, environment, name = place.split("|")
             instrument = self._market.instrument(venue, environment, name)

@@ -183,6 +183,15 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     statement_hash: str  # sha256 over the plan, its legs and its preview: the allocation statement
 
 
+class Amendment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person changed of a plan at work: every order of it is to follow, also one that shows up later."""
+
+    price: Decimal | None = None
+    factor: Decimal | None = None  # of the approved quantity, with those before it
+    by: str
+    at_ms: int
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     plan_id: str
     title: str
@@ -209,6 +218,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     abort_after_ms: int | None = None  # since the first was sent
     abort_cancels: bool = False  # and what is at work is cancelled
     aborted: str = ""  # by which of these rules it was stopped
+    amendments: tuple[Amendment, ...] = ()
+    cancelled_by: str = ""  # who asked for it: what shows up later is cancelled, too
     closes_for: str = ""  # the scope of a kill switch: its orders close, and go only while that is on
     overrides: tuple[Override, ...] = ()
     attempts: int = 1  # so often an order is sent at most: anew only when the one before provably never arrived
@@ -244,6 +255,7 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     late: bool = False
     late_settled_at_ms: int | None = None  # a person has seen to it; what it fills after that is news again
     cancel_state: CancelState = CancelState.NONE
+    amendments: int = 0  # so many of its plan's were sent to it, or need not be
     planned_at_ms: int
     sent_at_ms: int | None = None
     acknowledged_at_ms: int | None = None

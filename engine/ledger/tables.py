@@ -107,6 +107,7 @@ child = sa.Table(
     sa.Column("late", sa.Boolean, nullable=False),
     _ms("late_settled_at_ms", nullable=True),
     _text("cancel_state"),
+    sa.Column("amendments", sa.Integer, nullable=False, server_default="0"),
     _ms("planned_at_ms"),
     _ms("sent_at_ms", nullable=True),
     _ms("acknowledged_at_ms", nullable=True),

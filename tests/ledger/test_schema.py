@@ -12,7 +12,7 @@ from engine.ledger import SchemaTooNew, rows, tables, upgrade
 from engine.ledger.engines import reading, writing
 from engine.ledger.upgrade import VERSION_TABLE
 
-HEAD = "ledger_0009"
+HEAD = "ledger_0010"
 
 
 @pytest.fixture
