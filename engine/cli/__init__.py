@@ -55,7 +55,7 @@ COMMANDS = {
         "backup",
         "Put a backup in the place of the database; the old one is kept beside it. No engine may run.",
     ),
-    "orders": ("orders", "Orders, ours and those placed elsewhere, the latest first. settle: what became of one."),
+    "orders": ("orders", "Orders, ours and those placed elsewhere, the latest first."),
     "fills": ("books", "Executions, the latest first, each once however often it was heard."),
     "positions": ("books", "What each account holds: quantity, average cost, price, unrealised and realised result."),
     "balances": (

@@ -29,7 +29,11 @@ from engine.cli.exits import Exit
 from engine.core.limits import stamp
 from engine.ledger import audit as deeds  # under another name: a command is found by the name of its module
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Who did what, when and why; and whether anybody has changed these records since.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 
 ENGINE, REGISTRY = "engine", "registry"
 ADVICE = (

@@ -28,7 +28,11 @@ from engine.core.limits import stamp
 from engine.wire import archive
 from engine.wire.archive import HOUR_MS, Pin
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Frames and HTTP exchanges as they were heard and said, secrets masked: list, show, pin.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 
 UntilOption = Annotated[datetime | None, typer.Option("--until", parser=instant, metavar="TIME", help="In UTC.")]
 VenueOption = Annotated[str, typer.Option("--venue", help="Only this venue.")]

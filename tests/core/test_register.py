@@ -9,7 +9,7 @@ import pytest
 
 from accounts.model import Account, Listener
 from engine.core.register import RegisterError, check_url, compose, is_loopback
-from engine.core.venue import EndpointKind, Places, Transport, Venue
+from engine.core.venue import AccountRef, EndpointKind, Places, Transport, Venue
 from engine.venues import venues
 
 _KINDS = (
@@ -29,6 +29,7 @@ def _places(site: str, environment: str, host: str) -> Places:
 VENUE: Venue = msgspec.structs.replace(
     next(iter(venues().values())),
     name="venue",
+    account_ref=None,
     places=(
         _places("main", "prod", "real.venue.example"),
         _places("main", "demo", "demo.venue.example"),
@@ -51,6 +52,16 @@ ACCOUNT = Account(account_id="a001", name="A", venue="venue", site="main", envir
 
 def urls(**told: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
     return {c.kind: c.url for c in compose(ACCOUNT, VENUE, **told)}  # type: ignore[arg-type]
+
+
+NAMED = msgspec.structs.replace(VENUE, account_ref=AccountRef(title="portfolio", example="X:1", pattern="X:[0-9]+"))
+
+
+@pytest.mark.parametrize(("ref", "why"), [("", "it is missing"), ("X:", "'X:' is none"), ("1", "'1' is none")])
+def test_where_a_login_may_hold_several_accounts_it_must_be_said_which_it_is(ref: str, why: str) -> None:
+    with pytest.raises(RegisterError, match=f"portfolio, for example X:1, .*{why}"):
+        compose(msgspec.structs.replace(ACCOUNT, venue_ref=ref), NAMED)
+    assert compose(msgspec.structs.replace(ACCOUNT, venue_ref="X:12"), NAMED)
 
 
 def test_each_kind_but_the_optional_becomes_one_connection_of_its_listener() -> None:
