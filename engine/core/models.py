@@ -150,7 +150,8 @@ def _drift(line: ModelLine, subject: Subject, nav: Decimal) -> Drift:
             break
     if 0 < quantity < there.minimum or (not quantity and there.step < there.minimum):
         least = -_whole(-there.minimum, there.step)
-        if not _in(line, there, sign * least, nav):
+        too_much = sign < 0 and there.pays and least > there.held
+        if too_much or not _in(line, there, sign * least, nav):
             detail = f"{plain(quantity)} is below the minimum {plain(there.minimum)}"
             return _told(line, subject, weight, Why.BELOW_MINIMUM, detail)
         quantity = least
@@ -262,15 +263,21 @@ def group_drifts(model: Model, subjects: Sequence[Subject], found: Iterable[Drif
 
 
 def basket(model: Model, found: Iterable[Drift], by: str) -> Draft | None:
-    """One plan with all the orders, sells first; None where there is nothing to do.
+    """One plan with all the orders; None where there is nothing to do."""
+    orders = ((drift.account_id, drift.instrument, drift.quantity) for drift in found)
+    return ordered(f"Rebalance to {model.name}", orders, by)
+
+
+def ordered(title: str, orders: Iterable[tuple[str, str, Decimal]], by: str) -> Draft | None:
+    """One plan with these orders (account, instrument, signed quantity), sells first; None where there is none.
 
     A leg for each instrument and side, for the accounts that need it.
     """
     units: dict[tuple[Side, str], dict[str, Decimal]] = {}
-    for drift in found:
-        if drift.quantity:
-            side = Side.BUY if drift.quantity > 0 else Side.SELL
-            units.setdefault((side, drift.instrument), {})[drift.account_id] = abs(drift.quantity)
+    for account_id, instrument, quantity in orders:
+        if quantity:
+            side = Side.BUY if quantity > 0 else Side.SELL
+            units.setdefault((side, instrument), {})[account_id] = abs(quantity)
     if not units:
         return None
     legs = tuple(
@@ -285,7 +292,7 @@ def basket(model: Model, found: Iterable[Drift], by: str) -> Draft | None:
         for (side, instrument), of_accounts in sorted(units.items(), key=lambda one: (one[0][0] is Side.BUY, one[0][1]))
     )
     sides = {leg.side for leg in legs}
-    return Draft(title=f"Rebalance to {model.name}", legs=legs, sells_first=len(sides) > 1, by=by)
+    return Draft(title=title, legs=legs, sells_first=len(sides) > 1, by=by)
 
 
 def looked_at(model: Model, groups: tuple[str, ...], accounts: tuple[str, ...], now_ms: int) -> Plan:

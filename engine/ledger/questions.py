@@ -101,6 +101,22 @@ def fills(
     return list(found.values())
 
 
+def traded_since(connection: sa.Connection, since_ms: int, *, limit: int) -> list[tuple[str, OrderFact | FillFact]]:
+    """The latest orders and fills of all accounts, the oldest first."""
+    query = (
+        sa.select(fact.c.account_id, fact.c.body)
+        .where(fact.c.kind.in_(("order", "fill")), fact.c.at_ms >= since_ms)
+        .order_by(fact.c.id.desc())
+        .limit(limit)
+    )
+    found = list[tuple[str, OrderFact | FillFact]]()
+    for account_id, body in connection.execute(query):
+        told = facts.read(body)
+        assert isinstance(told, OrderFact | FillFact), "kind says order or fill"
+        found.append((account_id, told))
+    return found[::-1]
+
+
 def plans_of(connection: sa.Connection, fills: Sequence[tuple[str, FillFact]]) -> dict[tuple[str, str], str]:
     """By account and fill id, the plan whose order it was; what was placed elsewhere is not in it."""
     accounts = {account for account, _ in fills}
