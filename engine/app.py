@@ -19,11 +19,12 @@ import msgspec
 import structlog
 
 from accounts.database import SchemaOld
-from accounts.model import Account, Connection, Listener
+from accounts.model import Account, Connection, Listener, Trading
 from accounts.registry import Conflict, LiveRow, Registry
 from accounts.vault import Vault, VaultError
 from engine import ledger as ledgers
 from engine.abort import Aborter
+from engine.align import Aligner
 from engine.backfill import Backfill
 from engine.children import Children
 from engine.config import Config
@@ -36,11 +37,14 @@ from engine.core.runs import RunKind
 from engine.core.venue import Heard, Login, Notice, Priority, Reply, Rest, Said, Venue, VenueError
 from engine.execute import Executor
 from engine.flatten import Flattener
+from engine.foreign import Foreign
 from engine.further import Further
 from engine.kill import KillSwitch
+from engine.latecomers import Latecomers
 from engine.ledger import Ledger, LedgerFull, Writer, books, quarantine
 from engine.ledger import instruments as listings
 from engine.links import Links, LinkView, Phase
+from engine.losses import Losses
 from engine.notify import Notifier
 from engine.plan import Planner, recheck, recheck_attempt, rules_of
 from engine.reconcile import Reconciler
@@ -67,6 +71,7 @@ _INSTRUMENTS_EVERY_S = 3600.0
 _GARBAGE_EVERY_S = 600.0
 _INSTRUMENTS_RETRY_S = 1.0
 _FIRST_COMPARISON_S = 3.0
+_ENGINE = "engine"  # in whose name it edits the registry
 
 Place = tuple[str, str]  # venue, environment
 
@@ -201,6 +206,7 @@ class Engine:
             reconcile=lambda account_ids: self.reconciler.run(self.sides.subjects(account_ids), RunKind.KILL),
         )
         self.aborter = Aborter(clock=clock, ledger=self.ledger, children=self.children, executor=self.executor)
+        self.latecomers = Latecomers(clock=clock, children=self.children, executor=self.executor)
         self.further = Further(
             clock=clock,
             children=self.children,
@@ -231,12 +237,24 @@ class Engine:
             rng=rng,
             remember=self._remember_identity,
         )
+        self.foreign = Foreign(
+            clock=clock, ledger=self.ledger, sync=self.sync, roster=self.roster, children=self.children
+        )
         self.worths = Worths(
             clock=clock,
             roster=self.roster,
             sync=self.sync,
             at_par=frozenset(config.plans.at_par),
             max_price_age_ms=self.rules.max_price_age_ms,
+        )
+        self.losses = Losses(
+            ledger=self.ledger,
+            sync=self.sync,
+            http=self.http,
+            roster=self.roster,
+            at_par=self.worths.at_par,
+            pause=self._only_reduce,
+            lifted=self._lifted,
         )
         self.accounts = LiveAccounts(
             roster=self.roster,
@@ -246,7 +264,7 @@ class Engine:
             children=self.children,
             gap_since=self.backfill.gap_since,
             worths=self.worths,
-            ledger=self.ledger,
+            losses=self.losses,
         )
         self.market = LiveMarket(roster=self.roster, sync=self.sync, worths=self.worths)
         self.planner = Planner(
@@ -296,6 +314,15 @@ class Engine:
             settler=Settler(clock=clock, children=self.children, roster=self.roster, asked=self.resolver),
             fresh_marks=self._fresh_marks,
             worths=self.worths,
+            foreign=self.foreign,
+            aligner=Aligner(
+                clock=clock,
+                ledger=self.ledger,
+                accounts=self.accounts,
+                market=self.market,
+                worths=self.worths,
+                planner=self.planner,
+            ),
             vitals=self._vitals,
             clocks=self._clocks_apart,
             escalated=lambda: self.resolver.escalated,
@@ -317,11 +344,13 @@ class Engine:
                     self._enter(account)
                     self.backfill.was_away(account.account_id)
                 unknown = await self._recover(group)
+                self.foreign.load()
                 group.start_soon(self.heartbeat.run)
                 group.start_soon(self.links.run)
                 group.start_soon(self.resolver.run)
                 group.start_soon(self.further.run)
                 group.start_soon(self.aborter.run)
+                group.start_soon(self.latecomers.run)
                 group.start_soon(self.backfill.run)
                 group.start_soon(self.kill.run)
                 group.start_soon(self.sweeper.run)
@@ -410,6 +439,7 @@ class Engine:
             Entry(name="marks", every_s=5.0, deadline_s=30.0, run=self._keep_marks),
             Entry(name="clock", every_s=60.0, deadline_s=30.0, run=self._compare_clocks),
             Entry(name="instruments", every_s=_INSTRUMENTS_EVERY_S, deadline_s=300.0, run=self._read_instruments),
+            Entry(name="losses", every_s=5.0, deadline_s=30.0, run=self.losses.look),
             Entry(name="plans", every_s=5.0, deadline_s=30.0, run=self._expire_plans),
             Entry(name="garbage", every_s=_GARBAGE_EVERY_S, deadline_s=30.0, run=self.set_garbage_aside),
             Entry(name="watchdog", every_s=5.0, deadline_s=10.0, run=self._feed_watchdog),
@@ -461,11 +491,26 @@ class Engine:
     async def _remember_identity(self, account_id: str, venue_ref: str) -> None:
         def remember() -> None:
             try:
-                self.registry.set_venue_ref(account_id, venue_ref, by="engine", why="the venue told it")
+                self.registry.set_venue_ref(account_id, venue_ref, by=_ENGINE, why="the venue told it")
             except Conflict as error:
                 raise ValueError(str(error)) from None
 
         await self._around.aside(remember)
+
+    async def _only_reduce(self, account_id: str, why: str) -> None:
+        await self._around.aside(lambda: self.registry.set_trading(account_id, Trading.REDUCING, by=_ENGINE, why=why))
+
+    async def _lifted(self, since_ms: int) -> dict[str, int]:
+        """When a person last let each account trade freely again."""
+        changes = await self._around.aside(lambda: self.registry.changes(limit=10_000, since_ms=since_ms))
+        return {
+            c.subject_id: c.at_ms
+            for c in reversed(changes)
+            if (c.kind, c.action) == ("account", "trading")
+            and c.by != _ENGINE
+            and c.after is not None
+            and c.after.get("trading") == Trading.ACTIVE.value
+        }
 
     def _enter(self, account: Account) -> None:
         account_id = account.account_id

@@ -86,6 +86,10 @@ COMMANDS = {
         "rebalance",
         "Model portfolios: drift of accounts and groups, and one basket plan with the fewest orders.",
     ),
+    "deviations": (
+        "deviations",
+        "Who of a group is apart from the others, and one plan that brings them back in line.",
+    ),
     "reconcile": (
         "reconcile",
         "Compare the venues' statements with our ledger. Exits 0 clean, 1 breaks, 2 unknown, 3 error.",

@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
-from accounts.model import Model
+from accounts.model import Model, Trading
+from engine.align import Aligner
 from engine.backfill import Backfill
 from engine.children import Children
 from engine.control.server import Rejected
+from engine.core.deviations import Against, Deviations
 from engine.core.drafts import PlanRefused, read_draft
 from engine.core.models import Rebalance, looked_at
 from engine.core.orders import CancelState
@@ -20,6 +22,7 @@ from engine.core.runs import Run, RunKind
 from engine.core.valuation import together
 from engine.core.venue import Trouble
 from engine.execute import Executor, NotExecuted
+from engine.foreign import Foreign
 from engine.kill import KillSwitch, NotLifted
 from engine.ledger import Ledger, LedgerDown, LedgerFull, audit
 from engine.links import Links, LinkView, Phase
@@ -118,6 +121,8 @@ class ControlOffice:
         settler: Settler,
         fresh_marks: Callable[[Plan], Awaitable[None]],
         worths: Worths,
+        foreign: Foreign,
+        aligner: Aligner,
         vitals: Callable[[], dict[str, Any]],
         clocks: Callable[[], list[tuple[str, int]]],
         escalated: Callable[[], list[Any]],
@@ -125,7 +130,7 @@ class ControlOffice:
         self._clock, self._ledger, self._roster, self._sync, self._links = clock, ledger, roster, sync, links
         self._planner, self._children, self._executor, self._backfill = planner, children, executor, backfill
         self._reconciler, self._subjects, self._start_soon, self._kill = reconciler, subjects, start_soon, kill
-        self._clocks, self._worths = clocks, worths
+        self._clocks, self._worths, self._foreign, self._aligner = clocks, worths, foreign, aligner
         self._fresh_marks, self._vitals, self._escalated = fresh_marks, vitals, escalated
         self._sweeper, self._settler = sweeper, settler
 
@@ -145,6 +150,7 @@ class ControlOffice:
             "open_gaps": len(self._backfill.open_gaps()),
             "open_orders": len(self._children.open()),
             "unknown_orders": len(self._children.unknown()),
+            "foreign": self._foreign.counts(),
             "facts_taken": self._sync.facts_taken,
             "facts_known": self._sync.facts_known,
             "kill": [k.scope for k in self._kill.switches()],
@@ -234,6 +240,17 @@ class ControlOffice:
                 )
             )
         found += troubled(self._links.views())
+        for account in self._roster.active():
+            if account.trading is not Trading.ACTIVE:
+                may = "may only reduce its positions" if account.trading is Trading.REDUCING else "takes no orders"
+                found.append(
+                    Finding(
+                        level="warning",
+                        subject=account.account_id,
+                        what=f"{may}; why: unisono accounts show {account.account_id}",
+                        next=f"unisono accounts trading {account.account_id} --to active --why TEXT",
+                    )
+                )
         for desk in self._sync.desks():
             if not desk.proven and desk.account_id not in self._roster.halted:
                 found.append(
@@ -268,6 +285,7 @@ class ControlOffice:
                     f"{child.client_order_id} --as accepted --why TEXT",
                 )
             )
+        found += self._acted()
         found += self._restored()
         for child in self._children.open():
             if child.cancel_state is CancelState.REFUSED:
@@ -301,6 +319,20 @@ class ControlOffice:
                 )
             )
         return found
+
+    def _acted(self) -> list[Finding]:
+        """What venues did by themselves, for a day."""
+        return [
+            Finding(
+                level="error",
+                subject=account_id,
+                what=f"the venue did this by itself: {action} of {instrument}, "
+                f"{seen[-1].fact.side.value} {seen[-1].fact.quantity.normalize():f} in order "
+                f"{seen[-1].fact.venue_order_id}",
+                next=f"unisono explain position {account_id} {instrument}; then unisono deviations",
+            )
+            for (account_id, instrument, action), seen in sorted(self._foreign.actions().items(), key=lambda a: a[0])
+        ]
 
     def _restored(self) -> list[Finding]:
         found = [
@@ -373,6 +405,25 @@ class ControlOffice:
             return msgspec.structs.replace(found, plan_id=plan.plan_id)
 
         return await self._asked(rebalance, tuple)
+
+    async def deviations(
+        self, group: str, against: str, *, hours: Decimal, band: Decimal, currency: str, by: str
+    ) -> Any:
+        """Who of the group is apart; with a name in `by`, the plan that brings them back is drafted under it, too."""
+        if against not in set(Against):
+            raise Rejected(f"{against} is nothing to measure against: {', '.join(Against)}; nothing was done")
+        measure = Against(against)
+
+        async def look() -> Deviations:
+            wanted = self._aligner.instruments(group, measure, hours)
+            await self._fresh_marks(looked_at(wanted, (group,), (), self._clock.now_ms()))
+            found = self._aligner.look(wanted, group, measure, hours=hours, band=band, currency=currency)
+            if not by:
+                return found
+            plan = await self._aligner.propose(found, by)
+            return msgspec.structs.replace(found, plan_id=plan.plan_id)
+
+        return await self._asked(look, tuple)
 
     async def override_plan(self, plan_id: str, code: str, account_id: str, *, by: str, why: str, minutes: int) -> Any:
         await self._fresh_marks(await self._plan(plan_id))

@@ -42,6 +42,9 @@ class Office(Protocol):
         self, plan_id: str, code: str, account_id: str, *, by: str, why: str, minutes: int
     ) -> Any: ...
     async def rebalance(self, model: Any, groups: list[str], accounts: list[str], *, currency: str, by: str) -> Any: ...
+    async def deviations(
+        self, group: str, against: str, *, hours: Decimal, band: Decimal, currency: str, by: str
+    ) -> Any: ...
     async def backfill(self, accounts: list[str]) -> Any: ...
     def reconcile(self, accounts: list[str], kind: str) -> AsyncIterator[Any]: ...
     async def kill_on(self, scope: str, by: str, why: str, *, flat: bool = False) -> Any: ...
@@ -127,6 +130,18 @@ def application(office: Office) -> Starlette:
             by=str(body.get("by", "")),
         )
 
+    async def post_deviations(request: Request) -> Any:
+        body = await _body(request)
+        hours, band = _decimal(body, "hours"), _decimal(body, "band")
+        return await office.deviations(
+            _text(body, "group"),
+            _text(body, "against"),
+            hours=Decimal(24) if hours is None else hours,
+            band=Decimal(1) if band is None else band,
+            currency=_text(body, "currency"),
+            by=str(body.get("by", "")),
+        )
+
     async def post_backfill(request: Request) -> Any:
         return await office.backfill(_texts(await _body(request), "accounts"))
 
@@ -199,6 +214,7 @@ def application(office: Office) -> Starlette:
             post("/plans/{plan_id}/discard", post_discard),
             post("/plans/{plan_id}/override", post_override),
             post("/rebalance", post_rebalance),
+            post("/deviations", post_deviations),
             post("/backfill", post_backfill),
             post("/reconcile", post_reconcile),
             get("/kill", get_kill),
