@@ -12,9 +12,10 @@ from engine.core.limits import Recent, Reference
 from engine.core.plans import Child, Plan, PlanState
 from engine.core.venue import Venue
 from engine.kill import KillSwitch
-from engine.ledger import Ledger, questions
+from engine.ledger import Ledger
 from engine.ledger import plans as store
 from engine.links import Links
+from engine.losses import Losses
 from engine.roster import Roster
 from engine.sync import Sync
 from engine.worth import Worths
@@ -52,19 +53,14 @@ class LiveAccount:
         return len(self._sent_since(now_ms - _LATELY_MS))
 
     def lost_today(self, currency: str, now_ms: int) -> Decimal | None:
-        """By the venue's own valuations, what was paid in and out aside; nothing lost is 0."""
-        account_id = self.account.account_id
-        if self._desk is None or (now := self._desk.book.equity) is None or now.total <= 0:
-            return None
-        with self._office.ledger.read() as connection:
-            began = questions.day_start(connection, account_id, now_ms // _DAY_MS * _DAY_MS)
-        nav, at_par = self.nav(currency), self._office.worths.at_par
-        if began is None or nav is None or began.equity.currency != now.currency:
-            return None
-        if not all(at_par(paid, now.currency) for paid in began.paid_in):
-            return None  # it was paid in another currency: what that was worth then is not known
-        lost = began.equity.total + sum(began.paid_in.values(), _ZERO) - now.total
-        return max(_ZERO, lost) * nav / now.total
+        """In this currency; nothing lost is 0."""
+        loss = self._office.losses.of(self.account.account_id)
+        if loss is None or loss.lost <= 0:
+            return None if loss is None else _ZERO
+        if self._office.worths.at_par(loss.currency, currency):
+            return loss.lost
+        nav = self.nav(currency)
+        return None if nav is None or loss.now <= 0 else loss.lost * nav / loss.now
 
     def _sent_since(self, since_ms: int) -> list[Child]:
         mine = self._office.children.of_account(self.account.account_id)
@@ -152,10 +148,10 @@ class LiveAccounts:
         children: Children,
         gap_since: Callable[[str], int | None],
         worths: Worths,
-        ledger: Ledger,
+        losses: Losses,
     ) -> None:
         self.roster, self.sync, self.links, self.kill, self.children = roster, sync, links, kill, children
-        self.gap_since, self.worths, self.ledger = gap_since, worths, ledger
+        self.gap_since, self.worths, self.losses = gap_since, worths, losses
 
     def group(self, group_id: str) -> Group | None:
         return self.roster.groups.get(group_id)

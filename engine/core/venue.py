@@ -106,6 +106,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     iceberg: bool = False  # orders that show a part of their quantity
     reduce_only: bool = True  # orders that may only make a position smaller; where not, only their size sees to it
     cash_history: bool = True  # movements of cash can be read; where not, cash is known from statements only
+    utc_offset_ms: int = 0  # its days begin at midnight by a clock that is ahead of UTC by so much
     clock_resolution_ms: int = 0  # the venue tells its time in steps of so much
     lookup_ms: int | None = None  # an order older than this may be missing from a look-up by our id; None: never
 

@@ -104,6 +104,7 @@ VENUE = Venue(
         idle_limit_s=60.0,  # nothing is known of one
         amending=Amending.REPLACES,
         reduce_only=False,
+        utc_offset_ms=3 * 3_600_000,
         iceberg=True,
         cash_history=False,
         clock_resolution_ms=1000,

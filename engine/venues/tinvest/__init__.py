@@ -117,6 +117,7 @@ VENUE = Venue(
         idle_limit_s=120.0,
         amending=Amending.REPLACES,
         reduce_only=False,
+        utc_offset_ms=3 * 3_600_000,
         clock_resolution_ms=1000,
     ),
     rates=(
