@@ -52,6 +52,13 @@ def new_database(postgres_url: str) -> str:
     return f"{postgres_url.rpartition('/')[0]}/{name}"
 
 
+def bare_database(postgres_url: str) -> str:
+    """URL of a database without a table."""
+    name = f"test_{next(_numbers)}"
+    _administer(postgres_url, f"CREATE DATABASE {name}")
+    return f"{postgres_url.rpartition('/')[0]}/{name}"
+
+
 def empty_database(url: str) -> None:
     """Deletes every row; as replication does, without asking the triggers that refuse it."""
     with psycopg.connect(url, connect_timeout=5) as connection:

@@ -24,8 +24,8 @@ def revisions() -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
-def upgrade(url: str) -> None:
-    """Run what is missing. Raises SchemaTooNew where the database is ahead of this program."""
+def upgrade(url: str, *, to: str = "head") -> None:
+    """Run what is missing, up to this revision. Raises SchemaTooNew where the database is ahead of this program."""
     config, known = _config(), revisions()
     scripts = ScriptDirectory.from_config(config)
     engine = writing(url, busy_timeout_s=30.0)
@@ -40,7 +40,7 @@ def upgrade(url: str) -> None:
             if found != set(scripts.get_heads()):
                 with connection.begin():
                     config.attributes["connection"] = connection
-                    command.upgrade(config, "head")
+                    command.upgrade(config, to)
     finally:
         engine.dispose()
 

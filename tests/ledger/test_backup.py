@@ -156,7 +156,7 @@ def test_a_restored_database_is_marked_and_the_old_one_is_kept(database: Path, t
     copy = tmp_path / "copy.sqlite"
     backup.copy(database, copy)
     before = copy.read_bytes()
-    change(database, "INSERT INTO kill VALUES ('all', 1, 'me', 'later', 1)")
+    change(database, "INSERT INTO kill (scope, \"on\", by, why, at_ms) VALUES ('all', 1, 'me', 'later', 1)")
     old = backup.replace(database, copy, prepare=lambda url: None, who="me", source="a test", now_ms=NOW_MS)
     with reader(f"sqlite:///{database}") as conn:
         marked = restorations.pending(conn)
@@ -171,7 +171,7 @@ def test_a_restored_database_is_marked_and_the_old_one_is_kept(database: Path, t
 
 def test_what_fails_on_the_way_leaves_the_database_where_it_was(database: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(database, tmp_path / "copy.sqlite"))
-    change(database, "INSERT INTO kill VALUES ('all', 1, 'me', 'later', 1)")
+    change(database, "INSERT INTO kill (scope, \"on\", by, why, at_ms) VALUES ('all', 1, 'me', 'later', 1)")
 
     def refuse(url: str) -> None:
         raise OSError("no space left")
