@@ -52,7 +52,7 @@ bench: install   ## floors and engine in one run (OUT=file.json writes the figur
 	$(BIN)/python -m bench $(if $(OUT),--out $(OUT))
 
 chaos: install   ## a real engine killed with -9, KILLS=n times, against the venue's truth (DATABASE=postgres SEED=1 RECORD=1)
-	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED) $(if $(RECORD),--record)
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --database $(DATABASE) --seed $(SEED) $(if $(VENUE),--venue $(VENUE)) $(if $(RECORD),--record)
 
 storage: install ## files, database servers and clocks that fail under a real engine (RECORD=1)
 	$(BIN)/python -m tests.storage $(if $(RECORD),--record)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.core.facts import OrderStatus
+from engine.core.facts import OrderFact, OrderStatus
 from engine.core.orders import Cancel, CancelState, OrderState, Place, Refused
 from engine.core.plans import Child
 from engine.core.venue import ErrorClass, Page, VenueError
@@ -176,3 +176,59 @@ async def test_a_cancel_that_was_refused_for_good_is_not_repeated(tmp_path: Path
         await w.advance(30)
         assert w.now(child).cancel_state is CancelState.REFUSED
         assert [type(m) for m in w.sent("ann")] == [Place, Cancel]
+
+
+async def test_an_order_that_was_replaced_goes_on_in_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    async with world(tmp_path, "ann") as w:
+        w.replacing = True
+        child = await _changed(w)
+        assert w.now(child).state is S.WORKING, "its end may only make room for the new one"
+        w.hear("ann", w.seen(child, venue_order_id="v2", created_at_ms=w.clock.now_ms() + 1))
+        assert (w.now(child).state, w.now(child).venue_order_id) == (S.WORKING, "v2")
+        assert w.children.orphaned_since_ms(child.client_order_id) is None
+
+
+async def test_an_order_that_nothing_followed_has_ended(tmp_path: Path) -> None:
+    async with world(tmp_path, "ann") as w:
+        w.replacing = True
+        child = await _changed(w)
+        w.http.answers["order"] = Page(facts=(_last(w, child),))
+        asking = asyncio.create_task(w.resolve())
+        await w.advance(READ_LAG_S - 1)
+        assert w.now(child).state is S.WORKING, "the venue's reads may not show the new one yet"
+        await w.advance(10)
+        assert w.now(child).state is S.CANCELLED
+        asking.cancel()
+        await settle()
+
+
+async def test_after_a_restart_a_change_on_its_way_may_still_have_replaced_it(tmp_path: Path) -> None:
+    async with world(tmp_path, "ann") as w:
+        w.replacing = True
+        child = await _changed(w)
+        fact = _last(w, child)
+    async with world(tmp_path, "ann") as again:
+        again.replacing = True
+        await again.children.recover()
+        again.children.on_facts("ann", [fact])
+        assert again.now(child).state is S.WORKING
+        assert again.children.orphaned_since_ms(child.client_order_id) is not None
+
+
+async def _changed(w: World) -> Child:
+    """An order at work that a change was sent for, and whose end is heard."""
+    (child,) = await w.approved()
+    await w.executor.execute("p1", "mia")
+    w.sync.release("ann", 1000)
+    w.hear("ann", w.seen(child))
+    await w.durable(child)
+    assert await w.executor.amend("p1", price=None, factor=child.quantity) == 1
+    w.hear("ann", w.seen(child, OrderStatus.CANCELLED))
+    await w.durable(child)
+    return w.now(child)
+
+
+def _last(w: World, child: Child) -> OrderFact:
+    desk = w.sync.desk("ann")
+    assert desk is not None
+    return desk.book.orders()[-1]

@@ -245,7 +245,8 @@ class Running:
         self.flush()
         told = {symbol: str(price) for symbol, price in front.exchange.marks.items()}
         if "instrument" in asked:
-            told["price"] = told[front.symbol(str(asked["instrument"]))]
+            symbol = front.symbol(str(asked["instrument"]))
+            told |= {"price": told[symbol], "tick": next(str(q.tick) for q in front.quoted if q.symbol == symbol)}
         return _json(told)
 
     async def _post_transfer(self, request: ControlRequest) -> ControlResponse:
@@ -260,8 +261,11 @@ class Running:
         return _json({"now_ms": self.now_ms()})
 
     async def _truth(self, request: ControlRequest) -> ControlResponse:
-        account = request.query_params.get("account", "")
-        return _json(self.world.front.truth(request.path_params["kind"], account))
+        account, kind, front = request.query_params.get("account", ""), request.path_params["kind"], self.world.front
+        if kind == "ours":  # all of it in our words, the same at every venue
+            names = [account] if account else [row["name"] for row in front.accounts()]
+            return _json(msgspec.to_builtins({name: front.account(name) for name in names}))
+        return _json(front.truth(kind, account))
 
 
 def playable() -> list[str]:

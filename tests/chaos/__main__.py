@@ -16,6 +16,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from engine.crash import POINTS
+from engine.sim.server import playable
+from engine.venues import venues
 from tests import figures, postgres
 from tests.chaos import ran
 from tests.chaos.office import AT_RANDOM, NOT_REACHED
@@ -31,6 +33,7 @@ def main() -> int:
     asked.add_argument("--kills", type=int, default=100)
     asked.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     asked.add_argument("--seed", type=int, default=1)
+    asked.add_argument("--venue", default="", help="every office at this one; else they take turns")
     asked.add_argument("--offices", type=int, default=4, help="how many are under chaos at the same time")
     asked.add_argument("--settle-every", type=int, default=25, help="kills between two comparisons with the truth")
     asked.add_argument("--folder", type=Path, default=None, help="where databases and logs stay; default: nowhere")
@@ -42,6 +45,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace, root: Path) -> int:
     began_s = time.monotonic()
+    trading = [name for name in playable() if venues()[name].capabilities.trades]
     with postgres.serving() if options.database == "postgres" else nullcontext("") as template:
         lives = max(options.offices, -(-options.kills // _LIFE))
         share, rest = divmod(options.kills, lives)
@@ -52,6 +56,7 @@ def run(options: argparse.Namespace, root: Path) -> int:
                 share + (n < rest),
                 options.seed * 1000 + n,
                 options.settle_every,
+                options.venue or trading[(options.seed + n) % len(trading)],
             )
             for n in range(lives)
         ]

@@ -12,17 +12,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import msgspec
 import sqlalchemy as sa
 
 from engine.cli import demo_office
 from engine.cli.demo_office import SimulatedVenue
 from engine.control.client import Control, ControlError, NoEngine
+from engine.core.truth import Truth
 from engine.crash import POINTS
-from engine.ledger import audit, backup, plans, reader, tables
+from engine.ledger import audit, backup, instruments, plans, reader, tables
 from engine.venues import venues
 from tests.chaos.engines import Engine
 from tests.chaos.places import ACCOUNTS, FIRST, way_to
@@ -30,7 +33,7 @@ from tests.chaos.verdict import Records, Verdict, judge
 
 # A short expiry makes a short quarantine: a request of a dead engine is either at the venue or never will be.
 SETTINGS = """
-[venues.okx]
+[venues.{venue}]
 budget_percent = 100000.0
 [plans]
 request_expiry_s = 2.0
@@ -42,7 +45,7 @@ crosscheck_s = 4.0
 [reconcile]
 in_flight_guard_s = 0.2
 """
-LEGS = {"BTC/USDT:USDT": ("BTC-USDT-SWAP", "0.1"), "ETH/USDT:USDT": ("ETH-USDT-SWAP", "0.01")}
+_STATES = {"filled": "filled", "cancelled": "canceled", "expired": "canceled"}  # as the verdict has them
 AT_RANDOM, NOT_REACHED = "at random:", "not reached:"
 # What an engine that is killed at any moment is doing: for how long at most, and by which act.
 _PHASES = {
@@ -76,13 +79,16 @@ class NotSettled(AssertionError):
 class Office:
     def __init__(self, folder: Path, venue: SimulatedVenue, url: str, seed: int) -> None:
         self.folder, self.venue, self.url = folder, venue, url
-        self.config = demo_office.register(folder, {venue.name: venue.doors}, {venue.name: {}}, url=url, more=SETTINGS)
+        self.config = demo_office.register(
+            folder, {venue.name: venue.doors}, url=url, more=SETTINGS.format(venue=venue.name)
+        )
         self.rng = random.Random(seed)
         self.told: list[str] = []  # plans that the engine said were approved
         self.kills: Counter[str] = Counter()  # by what it was doing
         self.engine: Engine | None = None
         self.control = Control(demo_office.socket(folder))
         self._places = [FIRST]
+        self._legs = [venue.stage.instrument]
 
     # ---- one kill
 
@@ -201,7 +207,7 @@ class Office:
 
     def _amend_one(self) -> None:
         if self.told:
-            price = self._price("BTC/USDT:USDT", 0.995)
+            price = self._price(self.venue.stage.instrument, 0.995)
             self._ask(f"/plans/{self.rng.choice(self.told[-2:])}/amend", {"price": price, "by": "chaos"})
 
     def _read_back(self) -> None:
@@ -216,7 +222,7 @@ class Office:
         """Thrown while orders are at work, left on for a moment, lifted."""
         self._rest()
         account = self.rng.choice(self.venue.names)
-        scope = self.rng.choice(("all", "venue:okx", f"account:{account}"))
+        scope = self.rng.choice(("all", f"venue:{self.venue.name}", f"account:{account}"))
         self._ask("/kill/on", {"scope": scope, "by": "chaos", "why": "chaos"})
         time.sleep(self.rng.uniform(0.0, 0.3))
         self._lift()
@@ -241,7 +247,7 @@ class Office:
         account = self.rng.choice(self.venue.names)
         side = self.rng.choice(("buy", "sell"))
         for _ in range(self.rng.randint(1, 3)):
-            order = {"account": account, "instrument": "ETH-USDT-SWAP", "side": side, "quantity": "0.2"}
+            order = {"account": account, "instrument": self._legs[-1], "side": side, "quantity": "1"}
             self.venue.post("/orders", {**order, "type": "market"})
         if self.rng.random() < 0.3:
             fault = dict(self.rng.choice(FAULTS))
@@ -249,7 +255,7 @@ class Office:
 
     def _approved_plan(self, *, resting: bool = False) -> str:
         legs = []
-        for instrument in self.rng.sample(sorted(LEGS), self.rng.randint(1, 2)):
+        for instrument in self.rng.sample(self._traded(), self.rng.randint(1, len(self._legs))):
             market = not resting and self.rng.random() < 0.4
             side = self.rng.choice(("buy", "sell"))
             quantity = str(ACCOUNTS * self.rng.randint(1, 3))
@@ -274,10 +280,20 @@ class Office:
         with suppress(ControlError):
             self.control.post(path, body)
 
+    def _traded(self) -> list[str]:
+        """Two instruments of one kind, once the engine has written down which there are."""
+        if len(self._legs) == 1:
+            with reader(self.url) as conn:
+                known = instruments.load(conn).get((self.venue.name, "demo"), [])
+            kinds = {one.name: one.kind for one in known if one.tradable}
+            kind = kinds.get(self._legs[0])
+            self._legs += sorted(name for name, other in kinds.items() if other is kind and name != self._legs[0])[:1]
+        return self._legs
+
     def _price(self, instrument: str, factor: float) -> str:
-        symbol, tick = LEGS[instrument]
-        mark = float(self.venue.post("/market", {})[symbol])
-        return f"{mark * factor:.{len(tick) - 2}f}"
+        told = self.venue.post("/market", {"instrument": instrument})
+        tick = Decimal(told["tick"])
+        return str(Decimal(told["price"]) * Decimal(str(factor)) // tick * tick)
 
     # ---- coming to rest
 
@@ -320,8 +336,19 @@ class Office:
             return list(conn.scalars(query))
 
     def judged(self) -> Verdict:
-        orders, fills = self.venue.get("/truth/orders"), self.venue.get("/truth/fills")
-        return judge(orders, fills, records_of(self.url), self.told, venues()["okx"].owns_order_id)
+        truths = msgspec.convert(self.venue.get("/truth/ours"), dict[str, Truth], strict=False)
+        orders = [
+            {
+                "account": account,
+                "clOrdId": order.client_order_id,
+                "state": _STATES.get(order.status, "live"),
+                "accFillSz": str(order.filled + order.filled_before),
+            }
+            for account, truth in truths.items()
+            for order in truth.orders.values()
+        ]
+        fills = [(account, fill_id) for account, truth in truths.items() for fill_id in truth.fills]
+        return judge(orders, fills, records_of(self.url), self.told, venues()[self.venue.name].owns_order_id)
 
     def happened(self) -> Counter[str]:
         return Counter(self.venue.get("/faults")["happened"])

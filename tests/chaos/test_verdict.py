@@ -35,7 +35,7 @@ def judged(
     fills: Sequence[tuple[str, str]] = (),
     told: Sequence[str] = (),
 ) -> dict[str, int]:
-    true = [{"account": "ann", "instId": "BTC-USDT-SWAP", "tradeId": "7", "ordId": "o1"}] * true_fills
+    true = [FILL] * true_fills
     records = Records(plans=frozenset({"p1"}), children=children, claims=frozenset(claims), fills=fills)
     verdict = judge(orders, true, records, told, lambda text: text.startswith("c"))
     counts = {kind: len(getattr(verdict, kind)) for kind in ("lost", "duplicated", "wrongly_final", "unsettled")}

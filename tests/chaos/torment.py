@@ -26,11 +26,11 @@ class Told(msgspec.Struct):
     failed: str = ""
 
 
-def torment(folder: Path, url: str, kills: int, seed: int, settle_every: int) -> Told:
-    """One office, killed so often; in a process of its own."""
+def torment(folder: Path, url: str, kills: int, seed: int, settle_every: int, at: str) -> Told:
+    """One office at this venue, killed so often; in a process of its own."""
     load()
     demo_office.fresh_folder(folder)
-    with demo_office.simulator(folder, ACCOUNTS, seed, "--no-limits", venue="okx") as venue:
+    with demo_office.simulator(folder, ACCOUNTS, seed, "--no-limits", venue=at) as venue:
         office = Office(folder, venue, url or f"sqlite:///{folder / 'unisono.sqlite'}", seed)
         told = Told(kills=office.kills, intents=0, fills=0, faults=Counter(), verdict=Verdict())
         try:

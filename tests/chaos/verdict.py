@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -52,9 +52,16 @@ class Verdict(msgspec.Struct, kw_only=True):
 
 
 def judge(
-    orders: Sequence[Row], fills: Sequence[Row], records: Records, told: Sequence[str], ours: Callable[[str], bool]
+    orders: Sequence[Row],
+    fills: Iterable[tuple[str, str]],
+    records: Records,
+    told: Sequence[str],
+    ours: Callable[[str], bool],
 ) -> Verdict:
-    """`orders` and `fills` are the venue's truth, `told` the plans that the engine said were approved."""
+    """`orders` and `fills` (account, identity) are the venue's truth.
+
+    `told` are the plans that the engine said were approved.
+    """
     verdict = Verdict()
     verdict.lost += [f"plan {p} was approved, and is gone" for p in told if p not in records.plans]
     if records.audit:
@@ -105,8 +112,8 @@ def _judge_child(child: Child, orders: Sequence[Row], verdict: Verdict) -> None:
             verdict.lost.append(f"{who} with {child.filled} filled, at the venue {filled}")
 
 
-def _judge_fills(true: Sequence[Row], known: Sequence[tuple[str, str]], verdict: Verdict) -> None:
-    expected = {(f["account"], f"{f['instId']}:{f['tradeId']}:{f['ordId']}") for f in true}
+def _judge_fills(true: Iterable[tuple[str, str]], known: Sequence[tuple[str, str]], verdict: Verdict) -> None:
+    expected = set(true)
     stored = Counter(known)
     verdict.lost += [f"fill {key} of {account} is not in the ledger" for account, key in sorted(expected - set(stored))]
     verdict.duplicated += [
