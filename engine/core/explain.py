@@ -94,7 +94,7 @@ def explain_position(whole: Book, shown: Decimal, instrument: Instrument, side: 
         position_side=side,
         unit=instrument.unit,
         shown=shown,
-        unexplained=shown - _sum(lines),
+        unexplained=(shown - _sum(lines)) or _ZERO,
         lines=lines,
         avg_price=avg,
         realised=realised,
@@ -113,7 +113,7 @@ def explain_cash(whole: Book, shown: Decimal, currency: str, origin: OriginOf) -
         position_side="",
         unit=currency,
         shown=shown,
-        unexplained=shown - _sum(lines),
+        unexplained=(shown - _sum(lines)) or _ZERO,
         lines=lines,
     )
 
@@ -139,7 +139,7 @@ def _holding(whole: Book, shown: Decimal, instrument: Instrument, origin: Origin
         position_side="net",
         unit=currency,
         shown=shown,
-        unexplained=shown - _sum(lines),
+        unexplained=(shown - _sum(lines)) or _ZERO,
         lines=lines,
         avg_price=None if held is None else held.avg_price,
         realised=None if held is None else held.realised,

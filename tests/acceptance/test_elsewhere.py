@@ -88,7 +88,7 @@ def test_the_follower_is_brought_back_in_line_by_one_plan(followers: Office) -> 
     looked = followers.cli("deviations", "-g", GROUP, "--against", "plans")
     assert looked.returncode == 1
     assert "buy 1" in looked.stdout
-    found = followers.json("deviations", "-g", GROUP, "--band", "0", "--propose")
+    found = followers.json("deviations", "-g", GROUP, "--against", "plans", "--propose")
     apart = [
         (r["account_id"], r["quantity"])
         for r in found["rows"]
@@ -100,7 +100,8 @@ def test_the_follower_is_brought_back_in_line_by_one_plan(followers: Office) -> 
     followers.control.post(f"/plans/{plan_id}/approve", {"by": "approver"})
     followers.execute(plan_id)
     until(lambda: held(followers, "demo-02") == 4)
-    assert "nobody is apart" in followers.cli("deviations", "-g", GROUP, "--band", "0").stdout
+    weights = followers.json("deviations", "-g", GROUP)
+    assert {row["account_id"] for row in weights["rows"] if row["instrument"] == INSTRUMENT} == set(ACCOUNTS)
 
 
 def test_a_liquidation_is_tagged_and_doctor_raises_the_alarm(followers: Office) -> None:
