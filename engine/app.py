@@ -7,7 +7,6 @@ said after recovery. Order of a stop: no new claims, answers on their way up to 
 from __future__ import annotations
 
 import gc
-import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -50,6 +49,7 @@ from engine.plan import Planner, recheck, recheck_attempt, rules_of
 from engine.reconcile import Reconciler
 from engine.resolve import CLOCK_TOLERANCE_MS, Resolver
 from engine.roster import Roster
+from engine.rounds import Place, PriceRounds
 from engine.settle import Settler
 from engine.sides import Sides
 from engine.sweep import Sweeper
@@ -72,8 +72,6 @@ _GARBAGE_EVERY_S = 600.0
 _INSTRUMENTS_RETRY_S = 1.0
 _FIRST_COMPARISON_S = 3.0
 _ENGINE = "engine"  # in whose name it edits the registry
-
-Place = tuple[str, str]  # venue, environment
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +107,12 @@ class Engine:
         self._live_rows: dict[str, LiveRow] = {}
         self._started_ms = clock.now_ms()
         self.unreadable = 0
-        self._marks_read_s: dict[Place, float] = {}
-        self._marks_every_s = config.plans.max_price_age_s * 2 / 3
+        self._rounds = PriceRounds(
+            clock=clock,
+            read=self._read_marks,
+            every_s=config.plans.max_price_age_s * 2 / 3,
+            start_soon=self._start_soon,
+        )
         self._beat_at_s = clock.monotonic_s()
         self._group: anyio.abc.TaskGroup | None = None
 
@@ -170,6 +172,7 @@ class Engine:
             sync=self.sync,
             recent_ms=self.rules.duplicate_window_ms,
             replaces=self.roster.replaces,
+            key_of=self.roster.amend_key,
         )
         self.executor = Executor(
             clock=clock,
@@ -672,11 +675,13 @@ class Engine:
         named = {*plan.accounts, *(a for leg in plan.legs for a in leg.accounts)}
         members = self.roster.members(sorted(groups), sorted(named))
         limit_ms, names = self.rules.max_price_age_ms // 2, {leg.instrument for leg in plan.legs}
+        old = []
         for place in sorted({(a.venue, a.environment) for a in map(self.roster.account, members)}):
             listed = [name for name in names if self.sync.catalogue(*place).by_name(name) is not None]
             marks = [self.worths.mark(*place, name) for name in listed]
             if not all(m is not None and abs(self._clock.now_ms() - m.as_of_ms) < limit_ms for m in marks):
-                await self._read_marks(place)
+                old.append(place)
+        await self._rounds.now(old)
 
     async def _read_marks(self, place: Place) -> None:
         async def ask(origin: Origin, rest: Rest) -> None:
@@ -688,11 +693,7 @@ class Engine:
 
     async def _keep_marks(self) -> None:
         """What is held may be in no stream: each place is asked for all its prices before the last ones are too old."""
-        now_s = self._clock.monotonic_s()
-        for place in self.roster.places():
-            if now_s - self._marks_read_s.get(place, -math.inf) >= self._marks_every_s:
-                self._marks_read_s[place] = now_s
-                await self._read_marks(place)
+        self._rounds.begin(self.roster.places())
 
     async def _compare_clocks(self) -> None:
         async def ask(origin: Origin, rest: Rest) -> None:
@@ -788,7 +789,11 @@ class Engine:
         """Places whose clock and ours differ too much for proofs, and by how many milliseconds."""
         now_ms = self._clock.now_ms()
         apart = [(place, self.http.venue_now_ms(*place) - now_ms) for place in self.roster.places()]
-        return [(f"{venue} {environment}", ms) for (venue, environment), ms in apart if abs(ms) > CLOCK_TOLERANCE_MS]
+        return [
+            (f"{venue} {environment}", ms)
+            for (venue, environment), ms in apart
+            if abs(ms) > CLOCK_TOLERANCE_MS + self.roster.venues[venue].capabilities.clock_resolution_ms
+        ]
 
     def _vitals(self) -> dict[str, Any]:
         return {

@@ -157,8 +157,11 @@ class LiveAccounts:
         return self.roster.groups.get(group_id)
 
     def view(self, account_id: str) -> LiveAccount | None:
+        """None for a feed of prices too: it has no orders that anybody could look at."""
         account = self.roster.accounts.get(account_id)
-        return None if account is None else LiveAccount(self, account)
+        if account is None or not self.roster.venue(account_id).capabilities.trades:
+            return None
+        return LiveAccount(self, account)
 
 
 class LiveMarket:

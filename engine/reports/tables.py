@@ -135,7 +135,7 @@ def connections_table(rows: Iterable[object], *, now_ms: int | None = None, limi
     table.add_column("held back", justify="right", no_wrap=True)
     table.add_column("tries", justify="right")
     table.add_column("why", no_wrap=True)
-    table.add_column("last error", ratio=1, no_wrap=True)
+    table.add_column("last error", ratio=1)  # it may be long, and must not push aside whose it is
     for row in worst_first[:limit]:
         sign, style = PHASES.get(row.phase, ("?", ""))
         table.add_row(

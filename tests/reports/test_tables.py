@@ -36,6 +36,13 @@ def test_links_that_need_a_look_come_first_and_all_are_counted() -> None:
     assert any("50111 invalid key" in line for line in lines)
 
 
+def test_a_long_last_error_does_not_push_aside_whose_it_is() -> None:
+    rows = [_row(f"client-{n:03}", "halted", last_error="the venue refused this login " * 8) for n in range(3)]
+    lines = _lines(tables.connections_table(rows, now_ms=NOW))
+    for n in range(3):
+        assert any(f"client-{n:03}" in line and "✕ halted" in line for line in lines)
+
+
 def test_how_long_ago_a_link_was_heard_needs_the_time_and_else_is_a_time_of_day() -> None:
     row = _row("a", "live", last_heard_at_ms=NOW - 4_200)
     assert any("4.2 s" in line for line in _lines(tables.connections_table([row], now_ms=NOW)))
