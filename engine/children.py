@@ -71,9 +71,18 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 class Children:
     def __init__(
-        self, *, clock: Clock, ledger: Ledger, sync: Sync, recent_ms: int, replaces: Callable[[str], bool]
+        self,
+        *,
+        clock: Clock,
+        ledger: Ledger,
+        sync: Sync,
+        recent_ms: int,
+        replaces: Callable[[str], bool],
+        key_of: Callable[[str, str], str] = lambda account_id, amend_id: "",
     ) -> None:
-        """`replaces(account_id)`: does its venue change an order by ending it and making another one?"""
+        """`replaces(account_id)`: does its venue change an order by ending it and making another one? `key_of` tells
+        under which client order id the other one of an amendment is told there, where it is not under the child's."""
+        self._key_of = key_of
         self._replaces = replaces
         self._clock, self._ledger, self._sync, self._recent_ms = clock, ledger, sync, recent_ms
         self._plans: dict[str, Plan] = {}
@@ -84,6 +93,7 @@ class Children:
         self._open: dict[str, None] = {}  # the client order ids of those that may be at work
         self._further: dict[str, None] = {}  # of orders that wait to be claimed, each by itself
         self._amended = set[str]()  # client order ids of those that an amendment was sent for
+        self._by_amend: dict[tuple[str, str], str] = {}  # (account_id, its amendment's id there) -> client order id
         self._orphaned: dict[str, int] = {}  # since when those have ended whose place another one may have taken
         self._recent: dict[tuple[str, str], deque[Recent]] = {}
         self._fan_outs = 0  # whose last frame has not left
@@ -101,7 +111,8 @@ class Children:
             plans = [p for p in store.load_plans(conn, ended=False) if p.state is not PlanState.DRAFT]
             plans += store.load_plans(conn, ended=True, since_ms=since_ms)
             children = store.load_children(conn, [p.plan_id for p in plans])
-            self._amended = store.amended(conn)
+            amended = store.amended(conn)
+        self.will_amend(amended)
         for plan in plans:
             self._plans[plan.plan_id], self._of_plan[plan.plan_id] = plan, []
         for child in children:
@@ -332,9 +343,17 @@ class Children:
         self._hold(child)
         self._remember(child, now_ms)
 
-    def will_amend(self, client_order_ids: Iterable[str]) -> None:
-        """Amendments of these are durable and about to leave."""
-        self._amended.update(client_order_ids)
+    def will_amend(self, amends: Iterable[tuple[str, str, str]]) -> None:
+        """Amendments, as (account id, client order id, id of the amendment), are durable and about to leave."""
+        for account_id, client_order_id, amend_id in amends:
+            self._amended.add(client_order_id)
+            if key := self._key_of(account_id, amend_id):
+                self._by_amend[account_id, key] = client_order_id
+
+    def replaced(self, child: Child, venue_order_id: str) -> None:
+        """The venue has said which order takes the place of the one that was amended."""
+        if venue_order_id and venue_order_id != child.venue_order_id and self._replaces(child.account_id):
+            self.change(replace(child, venue_order_id=venue_order_id), event="amend_accepted")
 
     def stamp_sent(self, client_order_id: str, now_ms: int) -> None:
         """Written with the next change: nothing hangs on the stamp alone."""
@@ -394,7 +413,7 @@ class Children:
     def has_no_successor(self, child: Child) -> None:
         """The venue was asked long after the order had ended: no other one took its place."""
         desk = self._sync.desk(child.account_id)
-        known = desk.book.orders() if desk is not None else []
+        known = [self._named(child.account_id, o) for o in desk.book.orders()] if desk is not None else []
         for order in known:
             if order.client_order_id == child.client_order_id:
                 self._hear(child, together(chain(known, order)), final=True)
@@ -404,20 +423,32 @@ class Children:
         """What the venue says of one of our orders moves its child, whichever way it was heard."""
         if type(fact) is not OrderFact:
             return
-        if not fact.client_order_id and (mine := self._of_order(account_id, fact)):
-            fact = replace(fact, client_order_id=mine)
+        fact = self._named(account_id, fact)
         child, desk = self._children.get(fact.client_order_id), self._sync.desk(account_id)
         if child is None or child.account_id != account_id:
             return
         amended = child.client_order_id in self._amended and self._replaces(account_id)
         if desk is not None and (amended or child.venue_order_id not in ("", fact.venue_order_id)):
-            fact = together(chain(desk.book.orders(), fact))
+            known = [self._named(account_id, order) for order in desk.book.orders()]
+            *before, last = orders = chain(known, fact)
+            ended = all(order.status.terminal for order in before)  # else they may still tell of fills
+            self._hear(child, together(orders), final=ended and not may_go_on(last, amended=amended))
+            return
         self._hear(child, fact, final=not may_go_on(fact, amended=amended))
 
     def adopt_order(self, child: Child, fact: OrderFact, settlement: store.Settlement) -> None:
         """A person says that this order at the venue, which carries no id of ours, is this child's."""
         self.change(replace(child, venue_order_id=fact.venue_order_id), event="adopted", settlement=settlement)
         self.on_fact(child.account_id, fact)
+
+    def _named(self, account_id: str, fact: OrderFact) -> OrderFact:
+        """With our id of the child, where the venue tells the order without it, or by its amendment's."""
+        told = fact.client_order_id
+        if told in self._children:
+            return fact
+        mine = self._by_amend.get((account_id, told), "") if told else ""
+        mine = mine or self._of_order(account_id, fact)
+        return replace(fact, client_order_id=mine) if mine else fact
 
     def _of_order(self, account_id: str, fact: OrderFact) -> str:
         """Which of ours an order is that the venue tells without our id; "" when it is none of them."""
@@ -456,7 +487,8 @@ class Children:
             return
         if not final:
             self._orphaned[child.client_order_id] = fact.updated_at_ms
-            self.step(seen, OrderEvent.SEEN)
+            successor = child.venue_order_id or fact.venue_order_id  # it may be known from the amendment's answer
+            self.step(replace(seen, venue_order_id=successor), OrderEvent.SEEN)
             return
         self._orphaned.pop(child.client_order_id, None)
         event = EVENT_OF_STATUS[fact.status]

@@ -400,7 +400,7 @@ class Executor:
         now_ms = self._clock.now_ms()
         await self._make_room(commands, Priority.PLACE)
         await self._ledger.write(lambda conn: store.record_amends(conn, intents, now_ms))
-        self._children.will_amend(child.client_order_id for child, _ in intents)
+        self._children.will_amend((child.account_id, child.client_order_id, a.amend_id) for child, a in intents)
         crash.point("amend-after-record")
         await self._send(commands)
 
@@ -631,6 +631,8 @@ class Executor:
                 told = child.amendments - 1 if outcome.again else child.amendments  # one too many: told once more
                 refused = replace(child, amendments=told, reason=f"amend refused: {outcome.reason}")
                 self._children.change(refused, event="amend_refused")
+            elif isinstance(outcome, Accepted):
+                self._children.replaced(child, outcome.venue_order_id)
             elif isinstance(outcome, Unknown):
                 self._children.change(replace(child, reason=f"amend unknown: {outcome.reason}"), event="amend_unknown")
 

@@ -110,6 +110,10 @@ class Roster:
         """Does its venue change an order by ending it and making another one?"""
         return self.venue(account_id).capabilities.amending is Amending.REPLACES
 
+    def amend_key(self, account_id: str, amend_id: str) -> str:
+        """An amendment's id as its venue spells ids; "" for an account that is not here."""
+        return self.venue(account_id).render_order_id(int(amend_id, 16)) if account_id in self.accounts else ""
+
     def credentials(self, account_id: str) -> Credentials:
         """Opened once per version of the account; raises what the vault raises."""
         known = self._credentials.get(account_id)

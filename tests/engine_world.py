@@ -188,7 +188,12 @@ class World:
         self.why_stopped: Callable[[str, str], str] = lambda account_id, closes_for: self.stopped.get(account_id, "")
         self.replacing = False  # does the venue replace an order that is amended?
         self.children = Children(
-            clock=clock, ledger=ledger, sync=self.sync, recent_ms=60_000, replaces=lambda account_id: self.replacing
+            clock=clock,
+            ledger=ledger,
+            sync=self.sync,
+            recent_ms=60_000,
+            replaces=lambda account_id: self.replacing,
+            key_of=lambda account_id, amend_id: amend_id,
         )
         self.executor = Executor(
             clock=clock,

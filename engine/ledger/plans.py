@@ -217,11 +217,12 @@ def record_amends(connection: sa.Connection, amends: Sequence[tuple[Child, Amend
     )
 
 
-def amended(connection: sa.Connection) -> set[str]:
-    """The client order ids of those at work that an amendment may have been sent for."""
+def amended(connection: sa.Connection) -> list[tuple[str, str, str]]:
+    """Account, client order id and amendment's id of those at work that an amendment may have been sent for."""
     at_work = sa.and_(intent.c.child_id == child.c.child_id, child.c.state.in_(_AT_WORK))
-    query = sa.select(child.c.client_order_id).join(intent, at_work).where(intent.c.kind == "amend")
-    return set(connection.scalars(query))
+    wanted = (child.c.account_id, child.c.client_order_id, intent.c.intent_id)
+    found = connection.execute(sa.select(*wanted).join(intent, at_work).where(intent.c.kind == "amend"))
+    return [tuple(row) for row in found]
 
 
 def record_changes(connection: sa.Connection, changes: Sequence[Change]) -> list[Change]:
