@@ -36,6 +36,7 @@ from engine.core.limits import plain
 from engine.core.orders import OrderType
 from engine.core.plans import BelowMinimum, Cannot, Child, Leg, Method, Offline, Plan, Residual
 from engine.ledger import plans as stored
+from engine.ledger import questions
 from engine.reports.page import plan_page
 from engine.reports.plans import (
     fairness_table,
@@ -358,16 +359,33 @@ def show(
     settings = read_config(config)
     plan, children = _load(settings, plan_id)
     measured = fairness(plan, children)
+    elsewhere = _moved_elsewhere(settings, plan)
     if html is not None:
         _write(html, plan_page(plan, measured))
     if as_json:
-        print_json({"plan": plan, "children": children, "fairness": measured})
+        told = [
+            {"account_id": account_id, "instrument": name, "moved": by_whom}
+            for (account_id, name), by_whom in elsewhere.items()
+        ]
+        print_json({"plan": plan, "children": children, "fairness": measured, "elsewhere": told})
         return
     console.print(preview_table(plan))
     if children:
         console.print(orders_table(children))
     if measured:
         console.print(fairness_table(measured))
+    for (account_id, name), by_whom in elsewhere.items():
+        moved = ", ".join(f"{who} {plain(quantity)}" for who, quantity in by_whom.items())
+        console.print(f"[magenta]EXTERNAL[/magenta] {account_id} {name} since the plan: {moved}", highlight=False)
+
+
+def _moved_elsewhere(settings: Config, plan: Plan) -> dict[tuple[str, str], dict[str, Decimal]]:
+    """What others traded of the plan's instruments in its accounts since it was drafted."""
+    rows = () if plan.preview is None else plan.preview.rows
+    with ledger_of(settings) as conn:
+        found = questions.moved_elsewhere(conn, sorted({row.account_id for row in rows}), plan.created_at_ms)
+    names = {leg.instrument for leg in plan.legs}
+    return {key: by_whom for key, by_whom in found.items() if key[1] in names}
 
 
 @app.command("list")
