@@ -63,6 +63,10 @@ EndpointOption = Annotated[
     list[str] | None,
     typer.Option("--endpoint", metavar="KIND=URL", help="The address of one kind of connection; may be repeated."),
 ]
+ChannelsOption = Annotated[
+    list[str] | None,
+    typer.Option("--channels", metavar="KIND=A,B", help="The channels of one kind; may be repeated."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -123,6 +127,7 @@ def add_account(
     optional: Annotated[
         list[str] | None, typer.Option("--with", metavar="KIND", help="Also this optional kind of connection.")
     ] = None,
+    channels: ChannelsOption = None,
     paused: Annotated[bool, typer.Option("--paused", help="Add it paused: known, but not connected.")] = False,
     why: WhyOption = "",
     dry_run: DryRunOption = False,
@@ -153,7 +158,7 @@ def add_account(
             state=AccountState.PAUSED if paused else AccountState.ACTIVE,
             venue_ref=ref,
         )
-        connections = composer.compose(new, urls, optional or ())
+        connections = composer.compose(new, urls, optional or (), _heard(channels))
         _refuse_other_feed(registry, connections, urls)
         sealed = {}
         if fields := composer.credential_fields(venue):
@@ -170,10 +175,7 @@ def edit_account(
     account: AccountArgument,
     name: Annotated[str | None, typer.Option("--name", help="The new name.", show_default=False)] = None,
     endpoint: EndpointOption = None,
-    channels: Annotated[
-        list[str] | None,
-        typer.Option("--channels", metavar="KIND=A,B", help="The channels of one kind; may be repeated."),
-    ] = None,
+    channels: ChannelsOption = None,
     keep_alive: Annotated[
         list[str] | None,
         typer.Option("--keep-alive", metavar="KIND=yes|no", help="no: temporary, the pulse leaves it alone."),
@@ -193,7 +195,7 @@ def edit_account(
     """
     because = reason(why)
     urls = _pairs(endpoint, "--endpoint", "KIND=URL")
-    heard = {k: tuple(filter(None, v.split(","))) for k, v in _pairs(channels, "--channels", "KIND=A,B").items()}
+    heard = _heard(channels)
     kept = {k: _yes(k, v) for k, v in _pairs(keep_alive, "--keep-alive", "KIND=yes|no").items()}
     with opened(config) as (settings, registry):
         composer, now = composer_of(settings), registry.account(account)
@@ -523,6 +525,10 @@ def _only_site(composer: Composer, venue: str) -> str:
     if len(sites) != 1:
         fail(f"{venue} has several sites: {', '.join(sites)}. Say where the login was made with: --site SITE")
     return sites[0]
+
+
+def _heard(channels: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    return {k: tuple(filter(None, v.split(","))) for k, v in _pairs(channels, "--channels", "KIND=A,B").items()}
 
 
 def _pairs(given: Sequence[str] | None, option: str, form: str) -> dict[str, str]:

@@ -37,7 +37,11 @@ class Composer(msgspec.Struct, frozen=True):
     profiles: Mapping[str, Profile]
 
     def compose(
-        self, account: Account, urls: Mapping[str, str] = {}, optional: Collection[str] = ()
+        self,
+        account: Account,
+        urls: Mapping[str, str] = {},
+        optional: Collection[str] = (),
+        channels: Mapping[str, tuple[str, ...]] = {},
     ) -> tuple[Connection, ...]:
         profile = self.profile(account.venue)
         return compose(
@@ -46,6 +50,7 @@ class Composer(msgspec.Struct, frozen=True):
             overrides=profile.overrides,
             allow_hosts=profile.allow_hosts,
             urls=urls,
+            channels=channels,
             optional=optional,
         )
 

@@ -217,6 +217,15 @@ def test_an_allowed_host_of_the_configuration_is_accepted(office: Office) -> Non
     assert urls == {"private": "wss://proxy.example/ws", "rest": "http://127.0.0.1:9"}
 
 
+def test_the_channels_of_a_kind_can_be_said_when_it_is_added(office: Office) -> None:
+    office.run(
+        *("accounts", "add", "a001", *DEMO, "--channels", "private=orders,account", *WHY),
+        *("--credentials-file", str(office.login)),
+    )
+    told = {c["kind"]: c["channels"] for c in office.json("accounts", "show", "a001")["connections"]}
+    assert told["private"] == ["orders", "account"]
+
+
 def test_a_dry_run_shows_the_change_and_makes_none(office: Office) -> None:
     office.add("a001")
     counter = office.counter()
