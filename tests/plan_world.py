@@ -170,10 +170,11 @@ class FakeMarket:
         self.references: dict[str, Reference | None] = {
             name: Reference(D(price), at_ms, "mark") for name in self.instruments
         }
+        self.venues = {VENUE.name: VENUE, OTHER.name: OTHER}
         self.unread: set[str] = set()  # venues whose list of instruments is not there yet
 
     def venue(self, name: str) -> Venue:
-        return {VENUE.name: VENUE, OTHER.name: OTHER}[name]
+        return self.venues[name]
 
     def knows(self, venue: str, environment: str) -> bool:
         return venue not in self.unread

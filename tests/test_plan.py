@@ -18,6 +18,7 @@ from engine.core.facts import Side
 from engine.core.limits import Recent, Rules
 from engine.core.orders import OrderType, order_uuid
 from engine.core.plans import Cannot, Leg, Method, Plan, PlanState
+from engine.core.venue import Amending
 from engine.plan import Planner, children, recheck, recheck_attempt, rules_of, statement_hash
 from tests.fakes import FakeClock
 from tests.plan_world import BTC, NOW_MS, OTHER, RULES, SWAP, VENUE, FakeAccount, FakeAccounts, FakeMarket, MemoryPlans
@@ -503,3 +504,25 @@ async def test_a_further_attempt_of_a_stop_is_measured_with_its_trigger() -> Non
     assert recheck_attempt(plan, limit, *asked) == ()
     far = msgspec.structs.replace(limit, price=D(70_000))
     assert [denial.code for denial in recheck_attempt(plan, far, *asked)] == ["price_collar"]
+
+
+# ---- Amendments
+
+
+async def test_an_amendment_may_only_shrink_and_only_change_a_price_that_is_there() -> None:
+    world = World()
+    plan = await world.approved()
+    world.planner.may_amend(plan, None, D("0.5"))
+    with pytest.raises(PlanRefused, match="only make orders smaller"):
+        world.planner.may_amend(plan, None, D("1.5"))
+    with pytest.raises(PlanRefused, match="no price to be changed"):
+        world.planner.may_amend(plan, D(50_000), None)
+
+
+async def test_where_orders_cannot_be_changed_it_is_said_whose() -> None:
+    world = World()
+    plan = await world.approved()
+    fixed = msgspec.structs.replace(VENUE.capabilities, amending=Amending.NONE)
+    world.market.venues[VENUE.name] = msgspec.structs.replace(VENUE, capabilities=fixed)
+    with pytest.raises(PlanRefused, match="has no amendments, and orders of a0, a1, a2, a3, a4, a5 are there"):
+        world.planner.may_amend(plan, None, D("0.5"))
