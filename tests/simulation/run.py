@@ -368,8 +368,7 @@ class Simulation:
                 told.get("run_id"),
             )
             if told.get("verdict") == "breaks" and all(
-                code == "CASH_AMT" and (account_id, currency) in self.untold
-                for account_id, code, currency, *_ in rows
+                code == "CASH_AMT" and (account_id, currency) in self.untold for account_id, code, currency, *_ in rows
             ):
                 return  # the owner moved it, and this venue tells nobody: that is for a person
             self.verdict.broken.append(f"the last reconciliation: {told} {rows[:5]}")
