@@ -43,8 +43,8 @@ class Network:
     def freeze(self) -> None:
         pid = self.office.venue.pid
         os.kill(pid, signal.SIGSTOP)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-        self.streams.happened["frozen"] += state == "T"
+        until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "T", 5.0)
+        self.streams.happened["frozen"] += 1
 
     def thaw(self) -> None:
         os.kill(self.office.venue.pid, signal.SIGCONT)
