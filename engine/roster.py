@@ -100,6 +100,11 @@ class Roster:
         """The logins at feeds of prices."""
         return [a for a in self._on() if not self.venues[a.venue].capabilities.trades]
 
+    def without_channels(self, account_id: str) -> list[str]:
+        """The kinds of its connections that must name channels and name none."""
+        rows = [c for c in self.connections if c.listener_id == account_id and not c.channels]
+        return [c.kind for c in rows if self.venues[c.venue].endpoint(c.kind).needs_channels]
+
     def _on(self) -> list[Account]:
         return [a for a in self.accounts.values() if a.state is AccountState.ACTIVE]
 

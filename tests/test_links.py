@@ -115,6 +115,13 @@ def venue(*, pings: bool = True, opens: int = 1000, pack: int = 1, grant: Grant 
                 pack=pack,
                 pack_logins=pack > 1,
             ),
+            EndpointKind(
+                name="named",
+                transport=Transport.STREAM,
+                listener=Listener.ACCOUNT,
+                requires_auth=True,
+                needs_channels=True,
+            ),
             EndpointKind(name="public", transport=Transport.STREAM, listener=Listener.VENUE, requires_auth=False),
             EndpointKind(name="rest", transport=Transport.HTTP, listener=Listener.ACCOUNT, requires_auth=True),
         ),
@@ -646,6 +653,15 @@ async def test_a_login_that_is_refused_halts(world: World) -> None:
     world.sockets[0].says("auth_refused wrong passphrase")
     await world.seconds(300)
     assert world.told.lines == [("halted", "a", "7")]
+    assert len(world.sockets) == 1
+
+
+async def test_a_connection_that_must_name_channels_and_names_none_halts_and_is_never_dialled(world: World) -> None:
+    await world.wants(private(kind="named", channels=()))
+    await world.seconds(300)
+    assert world.told.lines == [("halted", "a", "no_channels")]
+    assert not world.sockets
+    await world.wants(private(kind="named", channels=("gold",)))
     assert len(world.sockets) == 1
 
 

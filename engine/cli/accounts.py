@@ -160,6 +160,8 @@ def add_account(
         )
         connections = composer.compose(new, urls, optional or (), _heard(channels))
         _refuse_other_feed(registry, connections, urls)
+        if kinds := composer.without_channels(connections):
+            fail(f"{venue} must be told what {kinds[0]} is to hear of: --channels {kinds[0]}=A,B. Nothing was changed.")
         sealed = {}
         if fields := composer.credential_fields(venue):
             vault = vault_of(settings, registry)

@@ -104,7 +104,7 @@ def ledger_of(settings: configuration.Config) -> Iterator[sa.Connection]:
     """The ledger to read from, with or without an engine; a database that has none becomes one sentence."""
     import sqlalchemy as sa  # here: who asks a running engine need not wait for half a second of imports
 
-    from engine.ledger import reader
+    from engine.ledger import books, reader
 
     file = settings.database.url.removeprefix("sqlite:///")
     if file != settings.database.url and not Path(file).exists():
@@ -112,6 +112,8 @@ def ledger_of(settings: configuration.Config) -> Iterator[sa.Connection]:
     try:
         with reader(settings.database.url, busy_timeout_s=settings.ledger.busy_timeout_s) as connection:
             yield connection
+    except books.UnreadableBook as error:
+        fail(str(error))
     except sa.exc.SQLAlchemyError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         fail(f"the ledger cannot be read ({reason}). Make one with: unisono init, and start: unisono run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from engine.cli.exits import Exit
 from engine.config import Config
 from engine.control.client import Control, ControlError, NoEngine
 from engine.control.office import Finding
-from engine.ledger import audit, gaps, quarantine, reader, restorations
+from engine.ledger import audit, books, gaps, quarantine, reader, restorations
 
 _SIGNS = {"ok": "[green]●[/green]", "warning": "[yellow]▲[/yellow]", "error": "[red]✗[/red]"}
 
@@ -74,6 +75,7 @@ def _database(settings: Config) -> list[Finding]:
             unproven = gaps.unproven(conn)
             unread = quarantine.count(conn)
             restored = restorations.pending(conn)
+            unreadable = list(_unreadable(conn, [a.account_id for a in accounts]))
             records = [verified(ENGINE, audit.verify(conn)), verified(REGISTRY, registry_chain)]
     except Exception as error:  # whatever the database says, a person must read it
         what = f"the database cannot be used: {type(error).__name__}: {error}"
@@ -84,6 +86,7 @@ def _database(settings: Config) -> list[Finding]:
     for one in records:
         level, then = ("error", ADVICE) if one.why else ("ok", "")
         found.append(Finding(level=level, subject="audit", what=sentence(one), next=then))
+    found += unreadable
     for gap in unproven:
         if gap.state is gaps.GapState.UNPROVABLE:
             found.append(
@@ -106,6 +109,15 @@ def _database(settings: Config) -> list[Finding]:
             )
         )
     return found
+
+
+def _unreadable(conn: sa.Connection, account_ids: Iterable[str]) -> Iterator[Finding]:
+    for account_id in account_ids:
+        try:
+            books.load(conn, account_id, lambda name: None)
+        except books.UnreadableBook as error:
+            then = "which backups are whole: unisono restore FILE --verify"
+            yield Finding(level="error", subject=account_id, what=str(error), next=then)
 
 
 def _engine(settings: Config) -> list[Finding]:

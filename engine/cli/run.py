@@ -18,6 +18,7 @@ from engine.cli.context import CONFIG_DEFAULT, ConfigOption, fail, plain_errors,
 from engine.cli.exits import Exit
 from engine.config import Config
 from engine.ledger import AlreadyOwned, SchemaTooNew
+from engine.ledger.books import UnreadableBook
 from engine.notify import Notifier
 from engine.venues import venues
 from scheduler.clock import SystemClock
@@ -52,8 +53,19 @@ def run(config: ConfigOption = CONFIG_DEFAULT) -> None:
     except sa.exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         fail(f"The database cannot be written ({reason}). The engine was not started and nothing was sent.")
+    except ExceptionGroup as several:
+        unreadable, _ = several.split(UnreadableBook)
+        if unreadable is None:
+            raise
+        fail(f"{_first(unreadable)} The engine was not started and nothing was sent.")
     if lost:
         fail(f"The engine stopped: {lost}. Nothing more was sent. Start it again.")
+
+
+def _first(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _run(settings: Config) -> str:

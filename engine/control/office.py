@@ -231,14 +231,16 @@ class ControlOffice:
                 )
             )
         for account_id, why in sorted(self._roster.halted.items()):
-            found.append(
-                Finding(
-                    level="error",
-                    subject=account_id,
-                    what=f"halted: the venue refused its credentials ({why})",
-                    next=f"set working keys: unisono accounts edit {account_id} --credentials-file FILE",
-                )
+            what = f"halted: the venue refused its credentials ({why})"
+            then = (
+                f"new keys: unisono accounts edit {account_id} --credentials-file FILE --why TEXT. "
+                "Where the same ones are right again: "
+                f"unisono accounts pause {account_id} --why TEXT, then unisono accounts resume {account_id} --why TEXT"
             )
+            if account_id in self._roster.accounts and (kinds := self._roster.without_channels(account_id)):
+                what = f"halted: {', '.join(kinds)} names nothing that it is to hear of, and is not dialled"
+                then = f"name it: unisono accounts edit {account_id} --channels {kinds[0]}=A,B --why TEXT"
+            found.append(Finding(level="error", subject=account_id, what=what, next=then))
         found += troubled(self._links.views())
         for account in self._roster.active():
             if account.trading is not Trading.ACTIVE:

@@ -66,6 +66,11 @@ class Composer(msgspec.Struct, frozen=True):
         """Do its accounts hold money and take orders, or is it a feed of prices?"""
         return self.profile(venue).venue.capabilities.trades
 
+    def without_channels(self, connections: Collection[Connection]) -> list[str]:
+        """The kinds among them that must name channels and name none."""
+        silent = [c for c in connections if not c.channels]
+        return [c.kind for c in silent if endpoint(self.profile(c.venue).venue, c.kind).needs_channels]
+
     def profile(self, venue: str) -> Profile:
         try:
             return self.profiles[venue]

@@ -41,6 +41,7 @@ class EndpointKind(msgspec.Struct, frozen=True, kw_only=True):
     listener: Listener
     requires_auth: bool
     channels: tuple[str, ...] = ()
+    needs_channels: bool = False  # without any it is refused there: it is not even dialled
     optional: bool = False  # made only when asked for
     carries_orders: bool = False  # orders over the stream go out here
     carries_facts: bool = False  # an account's orders and fills arrive here: its loss opens a gap

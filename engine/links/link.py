@@ -78,7 +78,7 @@ class _Ended(Exception):
 class _CredentialsRefused(Exception):
     def __init__(self, code: str, reason: str, *, final: bool = False) -> None:
         """`final`: not even a new access token can help."""
-        super().__init__(f"credentials refused: {code} {reason}")
+        super().__init__(f"refused: {code} {reason}")
         self.code, self.reason, self.final = code, reason, final
 
 
@@ -433,6 +433,8 @@ class Link:
     async def _open(self, session: _Session) -> None:
         house, connection = self._house, self.connection
         venue = house.venues[connection.venue]
+        if venue.endpoint(connection.kind).needs_channels and not connection.channels:
+            raise _CredentialsRefused("no_channels", "this connection names nothing that it is to hear of", final=True)
         await house.budgets.take([rate.scope(venue.opens, venue.name, connection.listener_id)], Priority.LIVENESS)
         logins = await self._logins()
         session.conversation = venue.converse(

@@ -47,6 +47,7 @@ def test_a_refused_key_halts_its_account_alone_and_doctor_names_it(shared: Offic
     assert checked.returncode == 1
     assert "demo-04" in checked.stdout
     assert "refused" in checked.stdout
+    assert "unisono accounts resume demo-04" in " ".join(checked.stdout.split())
     assert "credentials_refused" in shared.denials("demo-04")
     plan_id = shared.approved(["demo-05"])
     shared.execute(plan_id)

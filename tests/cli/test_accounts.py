@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import stat
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +121,30 @@ def test_init_tells_what_to_do_next(tmp_path: Path) -> None:
 
 
 # ---- accounts
+
+
+def test_who_must_be_told_what_to_hear_of_is_not_added_without(office: Office) -> None:
+    office.login.write_text('username = "u"\npassword = "p"\n')
+    add = ("accounts", "add", "gold", "--venue", "ime", "-e", "demo", "--credentials-file", str(office.login), *WHY)
+    assert "--channels names=A,B. Nothing was changed." in office.run(*add, code=Exit.ERROR).output
+    office.run(*add, "--channels", "names=gold")
+    assert [r["account_id"] for r in office.json("accounts", "list")] == ["gold"]
+
+
+def test_doctor_names_an_account_whose_book_cannot_be_read(office: Office) -> None:
+    office.add("a001")
+    with closing(sqlite3.connect(office.folder / "unisono.sqlite")) as conn:
+        conn.execute("INSERT INTO checkpoint VALUES ('a001', 0, '{\"form\":\"unisono.book/1\"}')")
+        conn.commit()
+    found = json.loads(office.run("doctor", "--json", code=Exit.FINDINGS).stdout)
+    assert [f["level"] for f in found if f["subject"] == "a001"] == ["error"]
+    for word in ("positions", "balances"):
+        assert "The book of a001 cannot be made" in office.run(word, code=Exit.ERROR).output
+    command = [sys.executable, "-m", "engine.cli", "run", "--config", str(office.config)]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert started.returncode == Exit.ERROR
+    assert "Traceback" not in started.stderr
+    assert "The book of a001 cannot be made" in " ".join(started.stderr.split())
 
 
 def test_an_added_account_is_listed_and_shown(office: Office) -> None:

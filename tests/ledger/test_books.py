@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
+import sqlalchemy as sa
 
 from engine.core.book import Book
 from engine.core.facts import AccountFact, BalanceFact
 from engine.core.instruments import Instrument
 from engine.ledger import Ledger, books
+from engine.ledger.tables import checkpoint
 from tests.ledger.samples import SWAP, as_row, fill, order, position
 
 pytestmark = pytest.mark.anyio
@@ -99,3 +102,50 @@ async def test_the_fee_of_a_forgotten_fill_does_not_count_the_fill_again(ledger:
     await settled(ledger)
     assert loaded(ledger).quantities() == {(SWAP.name, "net"): 2}
     assert ledger.unrecorded("ann", [fill(1), fill(2), fill(3)]) == [fill(3)], "with its fee or without"
+
+
+async def _of_another_form(ledger: Ledger, *, without: str = "") -> None:
+    def write(connection: sa.Connection) -> None:
+        body = msgspec.json.decode(connection.scalar(sa.select(checkpoint.c.body)) or "")
+        body["form"] = "unisono.book/1"
+        body.pop(without, None)
+        connection.execute(sa.update(checkpoint).values(body=msgspec.json.encode(body).decode()))
+
+    await ledger.write(write)
+
+
+async def _opened(ledger: Ledger, *stated: AccountFact) -> Book:
+    """An account that was opened, traded twice, and forgot its first fill."""
+    book = Book("ann", lookup)
+    positions = [f for f in stated if not isinstance(f, BalanceFact)]
+    book.open_with(positions, [f for f in stated if isinstance(f, BalanceFact)], 1000)  # type: ignore[arg-type]
+    ledger.append([as_row(f) for f in stated])
+    take(ledger, book, fill(1), fill(2, traded_at_ms=9000))
+    book.prune(5000)
+    await books.keep(ledger, book)
+    take(ledger, book, fill(3, traded_at_ms=9500))
+    await settled(ledger)
+    return book
+
+
+@pytest.mark.parametrize("without", ["", "opening"], ids=["the opening is in it", "it only tells of when"])
+async def test_a_checkpoint_of_another_form_counts_as_none(ledger: Ledger, without: str) -> None:
+    usd = BalanceFact(currency="USDT", cash=Decimal(100), updated_at_ms=900)
+    book = await _opened(ledger, position(5), usd)
+    await _of_another_form(ledger, without=without)
+    anew = loaded(ledger)
+    assert anew.quantities() == book.quantities() == {(SWAP.name, "net"): 8}
+    assert anew.cash == book.cash == {"USDT": Decimal("99.7")}
+    assert anew.opening == book.opening
+
+
+async def test_a_checkpoint_of_another_form_whose_opening_is_nowhere_names_the_account(ledger: Ledger) -> None:
+    first = BalanceFact(currency="USDT", cash=Decimal(100), updated_at_ms=900)
+    await _opened(ledger, first)
+    ledger.append([as_row(BalanceFact(currency="USDT", cash=Decimal(7), updated_at_ms=900))])
+    await _of_another_form(ledger, without="opening")
+    with pytest.raises(books.UnreadableBook, match=r"The book of ann .* unisono restore FILE"):
+        loaded(ledger)
+    await _of_another_form(ledger, without="cash_openings")
+    with pytest.raises(books.UnreadableBook, match="book of ann"):
+        loaded(ledger)

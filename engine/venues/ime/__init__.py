@@ -42,7 +42,12 @@ def _places(environment: str) -> Places:
 
 def _stream(name: str, *, optional: bool = False) -> EndpointKind:
     return EndpointKind(
-        name=name, transport=Transport.STREAM, listener=Listener.ACCOUNT, requires_auth=True, optional=optional
+        name=name,
+        transport=Transport.STREAM,
+        listener=Listener.ACCOUNT,
+        requires_auth=True,
+        needs_channels=True,
+        optional=optional,
     )
 
 
