@@ -18,7 +18,7 @@ import structlog
 
 from engine import crash
 from engine.core.attempts import latest
-from engine.core.facts import AccountFact, OrderFact, OrderStatus
+from engine.core.facts import AccountFact, FillFact, OrderFact, OrderStatus
 from engine.core.limits import Recent
 from engine.core.orders import (
     EVENT_OF_STATUS,
@@ -33,7 +33,7 @@ from engine.core.plans import Child, Plan, PlanState
 from engine.core.succession import chain, may_go_on, together
 from engine.ledger import Ledger, LedgerFull
 from engine.ledger import plans as store
-from engine.sync import Sync
+from engine.sync import Desk, Sync
 from scheduler.clock import Clock
 
 log = structlog.get_logger("children")
@@ -413,23 +413,33 @@ class Children:
     def has_no_successor(self, child: Child) -> None:
         """The venue was asked long after the order had ended: no other one took its place."""
         desk = self._sync.desk(child.account_id)
-        known = [self._named(child.account_id, o) for o in desk.book.orders()] if desk is not None else []
+        known = self._orders(desk) if desk is not None else []
         for order in known:
             if order.client_order_id == child.client_order_id:
-                self._hear(child, together(chain(known, order)), final=True)
+                *_, last = orders = chain(known, order)
+                if not last.replaced_by:  # one that is named is somewhere: no silence of the venue is its end
+                    self._hear(child, together(orders), final=True)
                 return
 
     def on_fact(self, account_id: str, fact: AccountFact) -> None:
         """What the venue says of one of our orders moves its child, whichever way it was heard."""
+        if type(fact) is FillFact:
+            if (order := self._unpriced(account_id, fact)) is None:
+                return
+            fact = order
         if type(fact) is not OrderFact:
             return
         fact = self._named(account_id, fact)
         child, desk = self._children.get(fact.client_order_id), self._sync.desk(account_id)
         if child is None or child.account_id != account_id:
             return
+        fact = _priced(desk, fact)
         amended = child.client_order_id in self._amended and self._replaces(account_id)
-        if desk is not None and (amended or child.venue_order_id not in ("", fact.venue_order_id)):
-            known = [self._named(account_id, order) for order in desk.book.orders()]
+        if fact.replaced_by:
+            self._by_order[account_id, fact.replaced_by] = child.client_order_id
+        several = amended or fact.replaced_by or child.venue_order_id not in ("", fact.venue_order_id)
+        if desk is not None and several:
+            known = self._orders(desk)
             *before, last = orders = chain(known, fact)
             ended = all(order.status.terminal for order in before)  # else they may still tell of fills
             self._hear(child, together(orders), final=ended and not may_go_on(last, amended=amended))
@@ -440,6 +450,16 @@ class Children:
         """A person says that this order at the venue, which carries no id of ours, is this child's."""
         self.change(replace(child, venue_order_id=fact.venue_order_id), event="adopted", settlement=settlement)
         self.on_fact(child.account_id, fact)
+
+    def _unpriced(self, account_id: str, fill: FillFact) -> OrderFact | None:
+        """The order of this fill, where the venue tells how far it was filled and not at which average."""
+        desk = self._sync.desk(account_id)
+        order = desk.book.order(fill.venue_order_id) if desk is not None else None
+        return order if order is not None and order.filled and order.avg_price is None else None
+
+    def _orders(self, desk: Desk) -> list[OrderFact]:
+        """All that its book knows, ours by our names."""
+        return [_priced(desk, self._named(desk.account_id, order)) for order in desk.book.orders()]
 
     def _named(self, account_id: str, fact: OrderFact) -> OrderFact:
         """With our id of the child, where the venue tells the order without it, or by its amendment's."""
@@ -452,7 +472,8 @@ class Children:
 
     def _of_order(self, account_id: str, fact: OrderFact) -> str:
         """Which of ours an order is that the venue tells without our id; "" when it is none of them."""
-        child = self._children.get(self._by_order.get((account_id, fact.venue_order_id), ""))
+        found = (self._by_order.get((account_id, name)) for name in (fact.venue_order_id, fact.replaced_by) if name)
+        child = self._children.get(next((c for c in found if c), ""))
         return child.client_order_id if child is not None and child.instrument == fact.instrument else ""
 
     def _hear(self, child: Child, fact: OrderFact, *, final: bool) -> None:
@@ -464,7 +485,7 @@ class Children:
             child,
             venue_order_id=fact.venue_order_id or child.venue_order_id,
             filled=filled,
-            avg_price=fact.avg_price if fact.avg_price is not None else child.avg_price,
+            avg_price=_average(child, fact),
             quantity=child.quantity if fact.quantity_in_quote else fact.quantity,
             price=fact.price if fact.price is not None else child.price,
             acknowledged_at_ms=child.acknowledged_at_ms or now_ms,
@@ -478,8 +499,13 @@ class Children:
                 if child.client_order_id not in self._late:
                     self._late.append(child.client_order_id)
                 self.change(replace(seen, late=True, late_settled_at_ms=None), event="late")
-            elif child.late and fact.status is OrderStatus.CANCELLED:
-                self.change(replace(child, cancel_state=CancelState.CONFIRMED), event="cancelled_late")
+            elif (
+                child.late and fact.status is OrderStatus.CANCELLED and child.cancel_state is not CancelState.CONFIRMED
+            ):
+                confirmed = replace(child, avg_price=seen.avg_price, cancel_state=CancelState.CONFIRMED)
+                self.change(confirmed, event="cancelled_late")
+            else:
+                self.change(replace(child, avg_price=seen.avg_price))
             return
         if child.state is OrderState.PLANNED:
             log.error("seen_before_sent", child=child.child_id, account=account_id)
@@ -520,7 +546,16 @@ class Children:
     def _remember(self, child: Child, at_ms: int) -> None:
         """For the duplicate window."""
         self._recent.setdefault((child.account_id, child.instrument), deque()).append(
-            Recent(child.plan_id, child.side, child.quantity, at_ms, child.client_order_id)
+            Recent(
+                plan_id=child.plan_id,
+                side=child.side,
+                quantity=child.quantity,
+                order_type=child.order_type,
+                price=child.price,
+                trigger_price=child.trigger_price,
+                at_ms=at_ms,
+                order=child.client_order_id,
+            )
         )
 
     def _interrupted(self, child: Child) -> None:
@@ -560,3 +595,18 @@ class Children:
         whole = all(c.state is OrderState.FILLED for c in latest(children))
         short = PlanState.ABORTED if plan.aborted else PlanState.DONE_WITH_SHORTFALL
         self.end(plan, PlanState.DONE if whole else short, plan.note)
+
+
+def _priced(desk: Desk | None, order: OrderFact) -> OrderFact:
+    """With its average by its fills, where the venue does not tell it."""
+    if desk is None or not order.filled or order.avg_price is not None:
+        return order
+    average = desk.book.average(order)
+    return order if average is None else replace(order, avg_price=average)
+
+
+def _average(child: Child, told: OrderFact) -> Decimal | None:
+    """Of all that the child got: what is told of more or as much holds, nothing else is true of more."""
+    if told.filled < child.filled or (told.filled == child.filled and told.avg_price is None):
+        return child.avg_price
+    return told.avg_price

@@ -215,7 +215,8 @@ def recheck(
             continue
         found = for_all + standing(view) + markets.against(row, view.account)
         if recent := view.recent_orders(row.instrument):
-            found += tuple(duplicates(recent, plan.plan_id, row.side, row.quantity, rules, now_ms))
+            leg = plan.legs[row.leg]
+            found += tuple(duplicates(leg, recent, plan.plan_id, row.side, row.quantity, rules, now_ms))
         if view.account.trading is Trading.REDUCING and (more := opened(row.held_before, row.held_after)):
             found += (deny(Code.ACCOUNT_REDUCING, opened=more),)
         if plan.overrides:

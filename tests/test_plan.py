@@ -27,6 +27,9 @@ D = Decimal
 pytestmark = pytest.mark.anyio
 
 LEG = Leg(instrument=SWAP, method=Method.EQUAL, side=Side.BUY, quantity=D(60), order_type=OrderType.MARKET)
+BEFORE = Recent(
+    plan_id="P0", side=Side.BUY, quantity=D(10), order_type=OrderType.MARKET, at_ms=NOW_MS, order="u1"
+)  # what an account's part of it was, sent for another plan
 
 
 class World:
@@ -280,7 +283,7 @@ async def test_the_last_look_passes_what_stands_as_it_was_approved() -> None:
         ("halted", "a person must look", "account_halted"),
         ("credentials_refused", "60009", "credentials_refused"),
         ("state", AccountState.PAUSED, "account_paused"),
-        ("recent", {SWAP: [Recent("P0", Side.BUY, D(10), NOW_MS, "u1")]}, "duplicate"),
+        ("recent", {SWAP: [BEFORE]}, "duplicate"),
     ],
 )
 async def test_the_last_look_stops_the_account_that_changed_and_no_other(field: str, value: Any, code: str) -> None:
@@ -288,6 +291,13 @@ async def test_the_last_look_stops_the_account_that_changed_and_no_other(field: 
     plan = await world.approved()
     setattr(world.accounts.accounts["a3"], field, value)
     assert world.denied(plan) == {"a3": [code]}
+
+
+async def test_the_last_look_lets_another_kind_of_order_of_the_same_size_go() -> None:
+    world = World()
+    plan = await world.approved()
+    world.accounts.accounts["a3"].recent = {SWAP: [msgspec.structs.replace(BEFORE, order_type=OrderType.IOC)]}
+    assert world.denied(plan) == {}
 
 
 async def test_the_last_look_stops_everybody_when_the_price_ran_away_or_time_is_over() -> None:

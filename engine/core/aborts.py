@@ -60,5 +60,6 @@ def _by_prices(plan: Plan, sent: Sequence[Child]) -> str:
         ):
             if found is not None and limit is not None and found > limit:
                 shown = plain(round(Decimal(found), 4))
-                return f"aborted: the {what} in {leg.instrument} is {shown} %, more than {plain(limit)} %"
+                of = f" ({leg.only_of})" if leg.only_of else ""
+                return f"aborted: the {what} in {leg.instrument} is {shown} %{of}, more than {plain(limit)} %"
     return ""

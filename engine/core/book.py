@@ -52,6 +52,8 @@ _CAUSED_BY_FILLS = frozenset({"trade", "fee"})
 Charged = tuple[str, str, str]
 """Instrument ("" where none is named), kind (fee, funding, interest, transfer, …) and currency of what was charged."""
 
+_Sums = tuple[Decimal, Decimal]  # quantity, and quantity times price
+_NOTHING: _Sums = (_ZERO, _ZERO)
 _WORKING, _BUY, _SPOT = OrderStatus.WORKING, Side.BUY, InstrumentKind.SPOT
 replace = msgspec.structs.replace
 
@@ -130,7 +132,7 @@ class Book:
         self._cash_openings: dict[str, int] = {}
         self._orders: dict[str, OrderFact] = {}
         self._fills: dict[str, FillFact] = {}
-        self._filled: dict[str, Decimal] = {}  # by venue order id: what the fills we know add up to
+        self._filled: dict[str, _Sums] = {}  # by venue order id: what the fills we know add up to
         self._waiting: dict[str, list[str]] = {}  # fills of unknown instruments, by instrument
         self._lots: dict[tuple[str, str], Lot] = {}
         self._cash: dict[str, Decimal] = {}
@@ -198,8 +200,8 @@ class Book:
                     self._keep_of(self._counted([of_movement(replace(movement, amount=-movement.amount))]))
                 self._move(movement.currency, -movement.amount, movement.booked_at_ms)
         order = fact.venue_order_id
-        known = self._filled.get(order)
-        self._filled[order] = fact.quantity if known is None else known + fact.quantity
+        value, known = fact.quantity * fact.price, self._filled.get(order)
+        self._filled[order] = (fact.quantity, value) if known is None else (known[0] + fact.quantity, known[1] + value)
         instrument = self._instruments.get(fact.instrument) or self._learn(fact.instrument)
         if instrument is None:
             self._fills[fact.fill_id] = fact
@@ -242,7 +244,8 @@ class Book:
             self._move(fact.fee_currency, fact.fee, at_ms)
 
     def _take_back(self, fact: FillFact) -> None:
-        self._filled[fact.venue_order_id] -= fact.quantity
+        quantity, value = self._filled[fact.venue_order_id]
+        self._filled[fact.venue_order_id] = quantity - fact.quantity, value - fact.quantity * fact.price
         waiting = self._waiting.get(fact.instrument)
         if waiting is not None and fact.fill_id in waiting:
             waiting.remove(fact.fill_id)
@@ -424,7 +427,7 @@ class Book:
             if order.client_order_id not in at_work:  # else another one has taken its place, and is not all there was
                 del self._orders[order.venue_order_id]
         needed = self._orders.keys() | {f.venue_order_id for f in self._fills.values()}
-        self._filled = {k: q for k, q in self._filled.items() if k in needed}
+        self._filled = {k: sums for k, sums in self._filled.items() if k in needed}
 
     # ---- what it adds up to
 
@@ -611,10 +614,16 @@ class Book:
     def short_of_fills(self) -> list[Short]:
         """Orders that changed since the opening and were filled further than the fills we know add up to."""
         return [
-            Short(order, self._filled.get(order.venue_order_id, _ZERO))
+            Short(order, known)
             for order in self._orders.values()
-            if order.updated_at_ms > self._opened_at_ms and order.filled > self._filled.get(order.venue_order_id, _ZERO)
+            if order.updated_at_ms > self._opened_at_ms
+            and order.filled > (known := self._filled.get(order.venue_order_id, _NOTHING)[0])
         ]
+
+    def average(self, order: OrderFact) -> Decimal | None:
+        """What the order's fills were made at; None while those we know add up to less than it says was filled."""
+        quantity, value = self._filled.get(order.venue_order_id, _NOTHING)
+        return value / quantity if quantity and quantity >= order.filled else None
 
     # ---- what the venue states
 
@@ -764,7 +773,7 @@ class _KeptLot(msgspec.Struct, kw_only=True):
 
 
 class _Snapshot(msgspec.Struct, kw_only=True):
-    form: Literal["unisono.book/2"] = "unisono.book/2"
+    form: Literal["unisono.book/3"] = "unisono.book/3"
     account_id: str
     horizon_ms: int
     opened_at_ms: int
@@ -776,7 +785,7 @@ class _Snapshot(msgspec.Struct, kw_only=True):
     cash_openings: dict[str, int]
     orders: list[OrderFact]
     fills: list[FillFact]
-    filled: dict[str, Decimal]
+    filled: dict[str, _Sums]
     waiting: dict[str, list[str]]
     lots: list[_KeptLot]
     cash: dict[str, Decimal]

@@ -37,6 +37,8 @@ class LegFairness(msgspec.Struct, frozen=True, kw_only=True):
     instrument: str
     side: Side
     orders: int
+    filled: int  # of them got something
+    priced: int  # and of so many it is known at which price: the figures below are of these
     sent_skew_ms: int | None  # from the first order sent to the last
     acknowledged_skew_ms: int | None
     filled_skew_ms: int | None
@@ -47,6 +49,11 @@ class LegFairness(msgspec.Struct, frozen=True, kw_only=True):
     slippage_percent: Decimal | None  # of the average against the reference, for the worse
     slippage_money: Decimal | None
     shares: tuple[Share, ...]
+
+    @property
+    def only_of(self) -> str:
+        """Of how many orders the prices are, where not of all that got something; "" where they are."""
+        return "" if self.priced == self.filled else f"of {self.priced} of {self.filled} orders"
 
 
 def fairness(plan: Plan, children: Iterable[Child]) -> tuple[LegFairness, ...]:
@@ -79,6 +86,8 @@ def _leg(plan: Plan, number: int, side: Side, instrument: str, children: Sequenc
         instrument=instrument,
         side=side,
         orders=len(turn),
+        filled=sum(c.filled > 0 for c in turn),
+        priced=len(priced),
         sent_skew_ms=_skew(c.sent_at_ms for c in turn),
         acknowledged_skew_ms=_skew(c.acknowledged_at_ms for c in turn),
         filled_skew_ms=_skew(c.filled_at_ms for c in turn),

@@ -356,12 +356,15 @@ class Reference(msgspec.Struct, frozen=True):
     source: str
 
 
-class Recent(msgspec.Struct, frozen=True):
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
     """An order that went out lately."""
 
     plan_id: str
     side: Side
     quantity: Decimal
+    order_type: OrderType
+    price: Decimal | None = None
+    trigger_price: Decimal | None = None
     at_ms: int
     order: str  # its client order id
 
@@ -407,7 +410,7 @@ def check(ask: Ask, rules: Rules, now_ms: int) -> tuple[Denial, ...]:
             *_size(ask),
             *_money(ask),
             *_account(ask, rules),
-            *duplicates(ask.recent, ask.plan_id, ask.side, ask.quantity, rules, now_ms),
+            *duplicates(ask, ask.recent, ask.plan_id, ask.side, ask.quantity, rules, now_ms),
         ]
     elif ask.sized and not found:
         found.append(deny(Code.NOTHING_TO_DO, share=_short(ask.raw_share), step=ask.instrument.quantity_step))
@@ -459,7 +462,7 @@ def _instrument(ask: Ask) -> Iterator[Denial]:
     instrument, mandate = ask.instrument, ask.mandate
     if not instrument.tradable:
         yield deny(Code.NOT_TRADABLE, instrument=instrument.name, status=instrument.status)
-    if ask.order_type not in ask.order_types:
+    if ask.order_type not in ask.order_types or ask.order_type in instrument.refuses:
         yield deny(Code.ORDER_TYPE_MISSING, venue=instrument.venue, order_type=ask.order_type.value)
     if ask.visible_quantity is not None and not ask.iceberg:
         yield deny(Code.ICEBERG_MISSING, venue=instrument.venue)
@@ -581,14 +584,29 @@ def _account(ask: Ask, rules: Rules) -> Iterator[Denial]:
         yield deny(Code.DAILY_LOSS, lost="not known how much" if ask.lost_today is None else ask.lost_today, limit=most)
 
 
+class Form(Protocol):
+    """How an order is to be carried out: what a leg says of it, whatever the account."""
+
+    @property
+    def order_type(self) -> OrderType: ...
+    @property
+    def price(self) -> Decimal | None: ...
+    @property
+    def trigger_price(self) -> Decimal | None: ...
+
+
 def duplicates(
-    recent: Sequence[Recent], plan_id: str, side: Side, quantity: Decimal, rules: Rules, now_ms: int
+    form: Form, recent: Sequence[Recent], plan_id: str, side: Side, quantity: Decimal, rules: Rules, now_ms: int
 ) -> Iterator[Denial]:
-    """At most one denial: the same side and quantity went out within the window, from another plan."""
+    """At most one denial: the same order went out within the window, from another plan.
+
+    Another kind of order, or one at another price, is another order: a stop and the one that backs it up a tick away.
+    """
+    wanted = (side, quantity, form.order_type, form.price, form.trigger_price)
     for order in recent:
         age_ms = now_ms - order.at_ms
-        same = order.side is side and order.quantity == quantity and order.plan_id != plan_id
-        if same and age_ms < rules.duplicate_window_ms:
+        out = (order.side, order.quantity, order.order_type, order.price, order.trigger_price)
+        if out == wanted and order.plan_id != plan_id and age_ms < rules.duplicate_window_ms:
             window = _seconds(rules.duplicate_window_ms)
             yield deny(Code.DUPLICATE, age_s=_seconds(age_ms), order=order.order, window_s=window)
             return

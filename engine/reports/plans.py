@@ -277,7 +277,7 @@ def orders_table(children: Sequence[Child]) -> Table:
             child.instrument,
             plain(child.quantity),
             plain(child.filled),
-            "–" if child.avg_price is None else plain(child.avg_price),
+            "–" if child.avg_price is None else plain(round(child.avg_price, 8)),
             f"{answered_ms - sent_ms} ms" if sent_ms is not None and answered_ms is not None else "–",
             Text(child.reason),
         )
@@ -300,7 +300,7 @@ def fairness_table(measured: Sequence[LegFairness]) -> Table:
             _within(leg.sent_skew_ms),
             _within(leg.acknowledged_skew_ms),
             _within(leg.filled_skew_ms),
-            "–" if leg.average is None else plain(round(leg.average, 8)),
+            "\n".join(filter(None, ("–" if leg.average is None else plain(round(leg.average, 8)), leg.only_of))),
             _percent(leg.dispersion_percent),
             _percent(leg.range_percent),
             slippage,

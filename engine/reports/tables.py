@@ -206,7 +206,7 @@ def orders_table(rows: Iterable[object], *, limit: int = 200) -> Table:
             _number(row.quantity),
             _number(row.price),
             Text(figure(row.filled), "green" if row.filled else "dim"),
-            _number(row.avg_price),
+            _number(None if row.avg_price is None else round(row.avg_price, 8)),
             Text(row.state, _ORDER_STATES.get(row.state, "")),
             _time_of_day(row.updated_at_ms),
             _whose(row.plan_id, row.venue_action),

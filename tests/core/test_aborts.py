@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.core.aborts import has_rules, why_aborted
@@ -71,6 +72,14 @@ def test_at_its_limit_nothing_happens_and_beyond_it_the_plan_is_stopped(
     assert has_rules(still)
     assert why_aborted(still, children, now_ms) == ""
     assert says in why_aborted(samples.plan(preview=previewed(), **{rule: beyond}), children, now_ms)
+
+
+def test_the_reason_says_of_how_many_orders_the_prices_are() -> None:
+    plan = samples.plan(preview=previewed(), abort_slippage_percent=Decimal("1.9"))
+    untold = msgspec.structs.replace(DEAR[0], account_id="eve", avg_price=None)
+    assert f"% (of {len(DEAR)} of {len(DEAR) + 1} orders), more than 1.9 %" in why_aborted(
+        plan, [*DEAR, untold], SENT_MS
+    )
 
 
 def test_a_plan_without_rules_is_never_stopped() -> None:

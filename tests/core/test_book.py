@@ -170,6 +170,19 @@ def test_an_order_filled_further_than_its_known_fills_is_short() -> None:
     assert book.short_of_fills() == []
 
 
+def test_an_order_has_the_average_of_its_fills_once_they_are_all_known() -> None:
+    filled = order(filled=D(4))
+    book = folded([filled, buy(1, 3, 100, fee=None), buy(9, 5, 7, venue_order_id="o2")])
+    assert book.average(filled) is None
+    book.fold(buy(2, 1, 104))
+    book.fold(buy(1, 3, 100, fee=D(-1)))  # the same one, told in full
+    assert book.average(filled) == 101
+    book.fold(buy(2, 1, 104))
+    assert Book.restore(book.snapshot(), KNOWN.get).average(filled) == 101
+    book.open_with([], [], 999)
+    assert book.average(filled) == 101
+
+
 def test_an_order_that_was_over_before_the_opening_is_not_short() -> None:
     book = folded([order(status=F, filled=D(10), updated_at_ms=500), order(venue_order_id="o2", filled=D(1))])
     book.open_with([], [], 999)

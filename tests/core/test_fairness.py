@@ -113,6 +113,15 @@ def test_what_was_not_sent_is_not_measured_and_what_is_not_filled_has_no_price()
     assert fairness(plan(ONE_PRICE, "a"), [order("a", None, None, "0")]) == ()
 
 
+def test_of_how_many_orders_the_prices_are_is_said_where_not_of_all() -> None:
+    orders = [order("a", 0, "50000"), order("b", 1, "50100"), order("c", 2, None), order("d", 3, None, "0")]
+    [told] = fairness(plan(ONE_PRICE, "a", "b", "c", "d"), orders)
+    assert (told.orders, told.filled, told.priced, told.average) == (4, 3, 2, 50_050)
+    assert told.only_of == "of 2 of 3 orders"
+    [told] = fairness(plan(ONE_PRICE, "a", "b"), orders[:2])
+    assert told.only_of == ""
+
+
 def test_without_one_reference_price_there_is_no_slippage() -> None:
     two = {**ONE_PRICE, f"other|demo|{SWAP}": D(50_010)}
     [told] = fairness(plan(two, "a"), [order("a", 0, "50100")])

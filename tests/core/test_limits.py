@@ -68,6 +68,20 @@ def denied(**changes: Any) -> dict[str, dict[str, str]]:
     return {denial.code: dict(denial.numbers) for denial in found}
 
 
+def out_before(**changes: Any) -> Recent:
+    """What was sent just now for another plan: the same as GOOD."""
+    same = Recent(
+        plan_id="P0",
+        side=Side.BUY,
+        quantity=D("0.1"),
+        order_type=OrderType.LIMIT,
+        price=D(50_000),
+        at_ms=NOW_MS,
+        order="u1",
+    )
+    return msgspec.structs.replace(same, **changes)
+
+
 def mandate(**limits: Any) -> Mandate:
     return Mandate(account_id="a", **limits)
 
@@ -88,6 +102,11 @@ def test_an_order_within_every_limit_is_not_denied() -> None:
         ),
         (
             {"order_types": frozenset({OrderType.MARKET})},
+            "order_type_missing",
+            {"venue": "bourse", "order_type": "limit"},
+        ),
+        (
+            {"instrument": msgspec.structs.replace(SPOT_BTC, refuses=(OrderType.LIMIT,))},
             "order_type_missing",
             {"venue": "bourse", "order_type": "limit"},
         ),
@@ -142,7 +161,7 @@ def test_an_order_within_every_limit_is_not_denied() -> None:
             {"notional": "7001", "limit": "7000"},
         ),
         (
-            {"recent": (Recent("P0", Side.BUY, D("0.10"), NOW_MS - 59_000, "u1"),)},
+            {"recent": (out_before(quantity=D("0.10"), price=D("50000.0"), at_ms=NOW_MS - 59_000),)},
             "duplicate",
             {"age_s": "59", "order": "u1", "window_s": "60"},
         ),
@@ -237,10 +256,14 @@ def test_what_a_person_has_set_aside_stands_no_more_until_it_ends() -> None:
 @pytest.mark.parametrize(
     "recent",
     [
-        Recent("P0", Side.BUY, D("0.1"), NOW_MS - 60_000, "u1"),  # the window is over
-        Recent("P0", Side.SELL, D("0.1"), NOW_MS, "u1"),
-        Recent("P0", Side.BUY, D("0.2"), NOW_MS, "u1"),
-        Recent("P1", Side.BUY, D("0.1"), NOW_MS, "u1"),  # this plan's own
+        out_before(at_ms=NOW_MS - 60_000),  # the window is over
+        out_before(side=Side.SELL),
+        out_before(quantity=D("0.2")),
+        out_before(plan_id="P1"),  # this plan's own
+        out_before(order_type=OrderType.POST_ONLY),
+        out_before(price=D(49_999)),
+        out_before(price=None, order_type=OrderType.MARKET),
+        out_before(trigger_price=D(50_000), order_type=OrderType.STOP_LIMIT),
     ],
 )
 def test_another_order_is_no_duplicate(recent: Recent) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from engine.core.facts import Side
+from engine.core.fairness import fairness
 from engine.core.orders import OrderState, OrderType
 from engine.core.plans import (
     BelowMinimum,
@@ -25,7 +26,7 @@ from engine.core.plans import (
     PlanState,
 )
 from engine.core.preview import preview
-from engine.reports.plans import leg_sentence, orders_table, plans_table, preview_table, read_plan
+from engine.reports.plans import fairness_table, leg_sentence, orders_table, plans_table, preview_table, read_plan
 from tests.plan_world import BTC, NOW_MS, RULES, SWAP, FakeAccount, FakeAccounts, FakeMarket
 
 D = Decimal
@@ -165,6 +166,28 @@ def test_every_order_shows_where_it_stands_and_why() -> None:
         assert words in good
     for words in ("rejected late", "51008: [no] money", "–"):
         assert words in bad
+
+
+def test_prices_that_are_not_of_all_orders_say_so() -> None:
+    child = Child(
+        child_id="c" * 32,
+        plan_id="P20260101-7KQ3F",
+        account_id="okx-demo-00",
+        leg=0,
+        client_order_id="u1",
+        instrument=SWAP,
+        side=Side.BUY,
+        order_type=OrderType.MARKET,
+        quantity=D(10),
+        state=OrderState.FILLED,
+        filled=D(10),
+        avg_price=D(50_000),
+        planned_at_ms=NOW_MS,
+        sent_at_ms=NOW_MS,
+        updated_at_ms=NOW_MS,
+    )
+    untold = msgspec.structs.replace(child, account_id="okx-demo-01", avg_price=None)
+    assert "of 1 of 2 orders" in text_of(fairness_table(fairness(previewed(EQUAL), [child, untold])), 160)
 
 
 def test_what_the_manager_chose_and_who_waits_is_shown() -> None:
