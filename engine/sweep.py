@@ -130,7 +130,12 @@ class Sweeper:
                 return
         self._swept.add(account_id)
         if orphans:
-            log.error("orphans", account=account_id, orders=[o.client_order_id for o in orphans])
+            still_open = {(o.account_id, o.venue_order_id) for o in self.orphans}
+            left = [o.client_order_id for o in orphans if (o.account_id, o.venue_order_id) in still_open]
+            if left:
+                log.error("orphans", account=account_id, orders=left)
+            else:
+                log.info("orphans_accepted_before", account=account_id, orders=len(orphans))
             of_orphans = {o.venue_order_id for o in orphans}
             theirs = [f for f in facts if isinstance(f, OrderFact | FillFact) and f.venue_order_id in of_orphans]
             self._sync.fetched(account_id, theirs, self._clock.now_ms())

@@ -8,6 +8,7 @@ from uuid import NAMESPACE_DNS, uuid5
 
 import anyio
 import pytest
+import structlog
 
 from engine.core.venue import ErrorClass, Page, VenueError
 from engine.ledger import gaps, restorations
@@ -116,6 +117,18 @@ async def test_a_wrong_clock_of_ours_hides_no_orphan(w: World, hours_off: int) -
     sweeper = await swept(w)
     assert looked_back_ms(w) == DAY_MS
     assert [o.venue_order_id for o in sweeper.orphans] == ["v1"]
+
+
+async def test_what_a_person_accepted_is_no_error_again_at_the_next_start(w: World) -> None:
+    order = samples.order(client_order_id=uuid5(NAMESPACE_DNS, "an order of ours").hex, venue_order_id="v1")
+    w.http.answers["ann orders"] = Page(facts=(order,))
+    with structlog.testing.capture_logs() as first:
+        sweeper = await swept(w)
+    await sweeper.accept("me", "seen at the broker")
+    with structlog.testing.capture_logs() as second:
+        assert not (await swept(w)).orphans
+    levels = [[(e["event"], e["log_level"]) for e in logged if "orphans" in e["event"]] for logged in (first, second)]
+    assert levels == [[("orphans", "error")], [("orphans_accepted_before", "info")]]
 
 
 @pytest.mark.parametrize("part", ["fills", "orders", "open_orders"])

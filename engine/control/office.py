@@ -14,7 +14,7 @@ from engine.backfill import Backfill
 from engine.children import Children
 from engine.control.server import Rejected
 from engine.core.deviations import Against, Deviations
-from engine.core.drafts import PlanRefused, read_draft
+from engine.core.drafts import PlanRefused, read_draft, without_feeds
 from engine.core.models import Rebalance, looked_at
 from engine.core.orders import CancelState
 from engine.core.plans import Plan
@@ -381,7 +381,8 @@ class ControlOffice:
     # ---- plans
 
     async def draft_plan(self, body: dict[str, Any]) -> Any:
-        return await self._asked(self._planner.draft, lambda: (read_draft(body),))
+        feeds = {account.account_id for account in self._roster.feeds()}
+        return await self._asked(self._planner.draft, lambda: (without_feeds(read_draft(body), feeds),))
 
     async def preview_plan(self, plan_id: str) -> Any:
         with_marks = await self._plan(plan_id)

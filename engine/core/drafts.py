@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -182,6 +182,14 @@ def _twice(legs: Sequence[Leg], of_legs: Sequence[Mapping[str, Weight]]) -> Iter
         sharing = [weights for leg, weights in zip(legs, of_legs, strict=True) if leg.instrument == name]
         if len(sharing) > 1 and len({a for weights in sharing for a in weights}) < sum(map(len, sharing)):
             yield f"{name} is in it {len(sharing)} times for the same account; a plan has one leg an instrument"
+
+
+def without_feeds(draft: Draft, feeds: Collection[str]) -> Draft:
+    """The draft. Raises PlanRefused where it names a feed of prices."""
+    named = {*draft.accounts, *(account_id for leg in draft.legs for account_id in leg.accounts)}
+    if found := sorted(named.intersection(feeds)):
+        raise PlanRefused(*(f"{one} is a feed of prices: it holds no money and takes no orders" for one in found))
+    return draft
 
 
 def members(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from rich import box
 from rich.table import Table
@@ -36,10 +37,12 @@ def prices_table(prices: Sequence[Price]) -> Table:
     return table
 
 
-def nav_table(worths: Iterable[AccountWorth], together: Worth) -> Table:
+def nav_table(worths: Sequence[AccountWorth], together: Worth) -> Table:
     currency = together.currency
     table = Table(
-        title=f"Worth in {currency} · {len(together.counted)} accounts, together {figure(together.total)}",
+        title=f"Worth in {currency} · {len(together.counted)} accounts, together {_money(together.total)}",
+        caption=_rates(worths),
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         title_justify="left",
     )
@@ -50,11 +53,11 @@ def nav_table(worths: Iterable[AccountWorth], together: Worth) -> Table:
     table.add_column("what is missing or old", ratio=1)
     for worth in worths:
         valuation, stated = worth.valuation, worth.stated
-        said = "" if stated is None else f"{figure(stated.total)} {stated.currency}"
+        said = "" if stated is None else f"{_money(stated.total)} {stated.currency}"
         wrong = [f"{name}: {why}" for name, why in (*valuation.missing.items(), *valuation.stale.items())]
         table.add_row(
             Text(valuation.account_id),
-            Text(figure(valuation.total), "" if valuation.whole else "dim strike"),
+            Text(_money(valuation.total), "" if valuation.whole else "dim strike"),
             "" if valuation.as_of_ms is None else when(valuation.as_of_ms),
             Text(said, "dim"),
             Text("; ".join(wrong), "red" if valuation.missing else "yellow"),
@@ -70,7 +73,7 @@ def parts_table(valuation: Valuation) -> Table:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("by", ratio=1)
     for part in valuation.parts:
-        table.add_row(Text(part.name), figure(part.quantity), figure(part.value), _by(part))
+        table.add_row(Text(part.name), figure(part.quantity), _money(part.value), _by(part))
     return table
 
 
@@ -78,4 +81,19 @@ def _by(part: Part) -> str:
     marks: list[Mark] = [*((part.mark,) if part.mark else ()), *part.rate.marks]
     if not marks:
         return "counted one to one" if part.rate.factor == 1 else ""
-    return ", ".join(f"{m.instrument} {figure(m.price)} ({m.basis} from {m.source}, {when(m.as_of_ms)})" for m in marks)
+    return ", ".join(map(_told, marks))
+
+
+def _rates(worths: Iterable[AccountWorth]) -> str | None:
+    """What currencies were turned into the base with, each price once."""
+    used = {_told(m): None for worth in worths for part in worth.valuation.parts for m in part.rate.marks}
+    return f"by {', '.join(used)}" if used else None
+
+
+def _told(mark: Mark) -> str:
+    return f"{mark.instrument} {figure(mark.price)} ({mark.basis} from {mark.source}, {when(mark.as_of_ms)})"
+
+
+def _money(value: Decimal) -> str:
+    """For people; programs read every digit in the JSON."""
+    return figure(f"{value:.2f}")

@@ -29,7 +29,7 @@ FRONT_KINDS = frozenset(
         "amend_fails",
     }
 )
-AT_ONCE = frozenset({"notice", "kill_key", "liquidate", "funding"})  # the venue does it, and that is that
+AT_ONCE = frozenset({"notice", "kill_key", "new_key", "liquidate", "funding"})  # the venue does it, and that is that
 
 _BY_MS = {"delay": 1000, "slow": 2000, "late": 2000, "read_lag": 2000}
 _SECONDS = 10.0

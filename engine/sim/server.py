@@ -218,7 +218,10 @@ class Running:
         chosen = None if accounts == "all" else [str(name) for name in accounts]
         met = self.world.trouble(kind, chosen, asked, self.now_ms())
         self.flush()
-        return _json({"kind": kind, "met": met})
+        told: dict[str, Any] = {"kind": kind, "met": met}
+        if kind == "new_key":  # their owners know them from now on
+            told["accounts"] = [row for row in self.world.front.accounts() if chosen is None or row["name"] in chosen]
+        return _json(told)
 
     async def _clear_faults(self, request: ControlRequest) -> ControlResponse:
         self.world.faults.clear()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from accounts.model import Group, Weight
-from engine.core.drafts import PlanRefused, drafted, read_draft, read_plan_file
+from engine.core.drafts import PlanRefused, drafted, read_draft, read_plan_file, without_feeds
 from engine.core.orders import OrderType
 from engine.core.plans import Method, Plan, PlanState
 from tests.plan_world import NOW_MS, RULES
@@ -209,3 +209,11 @@ def test_what_the_manager_chose_stands_in_the_plan() -> None:
     plan = plan_of(offline="queue", queue_minutes=5, sells_first=True, cannot="reduce", below_minimum="raise")
     assert plan.queue_until_ms == NOW_MS + 5 * 60_000
     assert (plan.sells_wait_ms, plan.cannot.value, plan.below_minimum.value) == (300_000, "reduce", "raise")
+
+
+def test_a_feed_of_prices_is_called_by_its_name() -> None:
+    for body in ({"accounts": ["a1", "f1"], "legs": [LEG]}, {"legs": [{**LEG, "accounts": ["f1"]}]}):
+        with pytest.raises(PlanRefused, match="f1 is a feed of prices"):
+            without_feeds(read_draft({**body, "by": "ann"}), {"f1"})
+    draft = read_draft({"accounts": ["a1"], "legs": [LEG], "by": "ann"})
+    assert without_feeds(draft, {"f1"}) is draft

@@ -125,6 +125,15 @@ async def test_the_control_door_cuts_moves_places_and_tells_the_truth(served: Ru
         assert (await rest.get("/api/v5/account/balance", headers=headers)).status_code == 401, "the line is back"
 
 
+async def test_new_keys_are_told_in_the_answer(served: Running) -> None:
+    old = {row["name"]: row["api_key"] for row in served.description["accounts"]}
+    async with httpx.AsyncClient(base_url=served.description["control"]) as control:
+        answer = (await control.post("/faults", json={"kind": "new_key", "accounts": ["demo-01"]})).json()
+    (row,) = answer["accounts"]
+    assert (answer["met"], row["name"]) == (1, "demo-01")
+    assert row["api_key"] != old["demo-01"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
