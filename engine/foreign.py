@@ -96,9 +96,12 @@ class Foreign:
 
     def _take(self, account_id: str, fact: OrderFact | FillFact) -> bool:
         """True when it is the first word of something that is none of ours."""
-        if fact.at_ms < self._clock.now_ms() - _KEPT_MS or self._is_ours(account_id, fact):
-            return False
         key = (account_id, type(fact).__name__, fact.fill_id if isinstance(fact, FillFact) else fact.venue_order_id)
+        if self._is_ours(account_id, fact):
+            self._seen.pop(key, None)  # what was told of it before did not say so
+            return False
+        if fact.at_ms < self._clock.now_ms() - _KEPT_MS:
+            return False
         new = key not in self._seen
         self._seen[key] = Seen(account_id=account_id, fact=fact)
         if len(self._seen) > _MOST:
@@ -111,10 +114,10 @@ class Foreign:
         if not name and (desk := self._sync.desk(account_id)) is not None:
             order = desk.book.order(fact.venue_order_id)
             name = "" if order is None else order.client_order_id
-        if name:
-            return self._children.child(name) is not None or self._owns(account_id, name)
-        ours = self._children.of_account(account_id)
-        return any(child.venue_order_id == fact.venue_order_id for child in ours if child.venue_order_id)
+        if name and (self._children.child(name) is not None or self._owns(account_id, name)):
+            return True  # else a venue may have made up an id for an order that it made of ours
+        names = {fact.venue_order_id, fact.replaced_by if isinstance(fact, OrderFact) else ""} - {""}
+        return any(child.venue_order_id in names for child in self._children.of_account(account_id))
 
     def _owns(self, account_id: str, client_order_id: str) -> bool:
         known = self._roster.accounts.get(account_id)

@@ -474,7 +474,8 @@ def _compare_orders(found: _Found) -> None:
         booked = by_venue_id.get(stated.venue_order_id) or ledger_side.get(key)
         if booked and booked.venue_order_id not in ("", stated.venue_order_id):
             booked = None  # the same client id, but another order
-        if not found.owns_order_id(stated.client_order_id):
+        ids = (stated.client_order_id, booked.client_order_id if booked else "")  # a venue may not tell ours
+        if not any(found.owns_order_id(name) for name in ids):
             found.foreign.append(
                 ForeignOrder(account_id=found.stated.account_id, order=stated, in_ledger=booked is not None)
             )

@@ -38,7 +38,10 @@ class OrderStatus(StrEnum):
 
 
 REPLACED = "replaced"
-"""The `venue_action` of an order that ended because another one, with the same id of ours, takes its place."""
+"""The `venue_action` of an order that ended because another one, with the same id of ours, takes its place.
+
+One whose successor the venue tells without our id names it in `replaced_by`.
+"""
 
 
 class OrderFact(msgspec.Struct, frozen=True, kw_only=True, tag="order", omit_defaults=True):
@@ -58,6 +61,7 @@ class OrderFact(msgspec.Struct, frozen=True, kw_only=True, tag="order", omit_def
     position_side: str = "net"
     reason: str = ""  # why cancelled or rejected, the venue's code and word
     venue_action: str = ""  # "" or the venue's own doing: liquidation, adl, delivery, …; or REPLACED
+    replaced_by: str = ""  # the venue's id of the order that takes its place, "" where our id tells
     amend_id: str = ""  # our id of the amendment this state answers, "" when none
     amend_failed: str = ""  # why that amendment failed, "" when it did not
     quantity_in_quote: bool = False  # spot market orders sized in quote: never compare quantity with filled

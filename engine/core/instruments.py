@@ -44,6 +44,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     price_tick: Decimal
     market: str = ""  # the exchange it trades on, where that is not the venue itself: prices of others count here, too
     tradable: bool = True
+    refuses: tuple[str, ...] = ()  # order types that its venue has and takes not here
     status: str = "live"  # the venue's own word
     venue_ref: str = ""  # written and read by the dialect only (OKX: instType|instId|instIdCode)
 

@@ -63,14 +63,15 @@ def orders(
         if known is None or supersedes(told, known):
             latest[account, told.venue_order_id] = told
     ours = _children(connection, account_id, since_ms, [o.client_order_id for o in latest.values()])
-    # One that carries no id of ours may be ours all the same, by a person's word.
+    # One that carries no id of ours may be ours all the same: by a person's word, or made by the venue of ours.
     by_order = {(one.account_id, one.venue_order_id): key for key, one in ours.items() if one.venue_order_id}
     by_client, found = dict[tuple[str, str], OrderFact](), list[OrderRow]()
     for (account, venue_order_id), order in latest.items():
-        key = (account, order.client_order_id) if order.client_order_id else by_order.get((account, venue_order_id))
+        named = (account, order.client_order_id)
+        key = named if named in ours else by_order.get((account, venue_order_id))
         if key in ours:
             by_client[key] = order
-        else:
+        elif (account, order.replaced_by) not in by_order:  # else it is what our order was before
             found.append(_order_row(account, order))
     found += [_child_row(one, by_client.get(key)) for key, one in ours.items()]
     return sorted(found, key=lambda o: (-o.updated_at_ms, o.account_id, o.venue_order_id))[:limit]
@@ -121,11 +122,9 @@ def plans_of(connection: sa.Connection, fills: Sequence[tuple[str, FillFact]]) -
     """By account and fill id, the plan whose order it was; what was placed elsewhere is not in it."""
     accounts = {account for account, _ in fills}
     by_name = dict[tuple[str, str], str]()
-    for column, names in (
-        (child.c.client_order_id, {fill.client_order_id for _, fill in fills}),
-        (child.c.venue_order_id, {fill.venue_order_id for _, fill in fills if not fill.client_order_id}),
-    ):
-        wanted = sorted(names - {""})
+    for column in (child.c.client_order_id, child.c.venue_order_id):
+        left = [fill for account, fill in fills if (account, fill.client_order_id) not in by_name]
+        wanted = sorted({getattr(fill, column.name) for fill in left} - {""})
         for start in range(0, len(wanted), _CHUNK):
             query = sa.select(child.c.account_id, column, child.c.plan_id).where(
                 column.in_(wanted[start : start + _CHUNK])
@@ -136,7 +135,8 @@ def plans_of(connection: sa.Connection, fills: Sequence[tuple[str, FillFact]]) -
     return {
         (account, fill.fill_id): plan_id
         for account, fill in fills
-        if (plan_id := by_name.get((account, fill.client_order_id or fill.venue_order_id))) is not None
+        for name in (fill.client_order_id, fill.venue_order_id)
+        if (plan_id := by_name.get((account, name))) is not None
     }
 
 

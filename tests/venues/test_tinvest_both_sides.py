@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from engine.core.book import Book
-from engine.core.facts import BalanceFact, CashFact, EquityFact, FillFact, OrderFact, OrderStatus, PositionFact, Side
+from engine.core.facts import (
+    REPLACED,
+    BalanceFact,
+    CashFact,
+    EquityFact,
+    FillFact,
+    OrderFact,
+    OrderStatus,
+    PositionFact,
+    Side,
+)
+from engine.core.instruments import InstrumentKind
 from engine.core.orders import Accepted, OrderType, Refused, Unknown
 from engine.core.venue import ErrorClass, Notice, VenueError
 from engine.venues.tinvest.front_rules import drawn
@@ -282,8 +293,8 @@ def test_a_stop_order_waits_is_triggered_and_leads_to_the_order_it_made() -> Non
     floor.mark("SBER", "294")
     desk.settle()
     ended, made = desk.told([desk.rest.order(stop.instrument, stop.client_order_id, accepted.venue_order_id)])
-    assert (ended.status, ended.client_order_id) == (OrderStatus.CANCELLED, "")
-    assert ended.reason == f"triggered: order {made.venue_order_id}"
+    assert (ended.status, ended.venue_action) == (OrderStatus.CANCELLED, REPLACED)
+    assert (ended.reason, ended.replaced_by) == (f"triggered: order {made.venue_order_id}", made.venue_order_id)
     assert (made.status, made.filled, made.client_order_id) == (OrderStatus.FILLED, 2, stop.client_order_id)
 
 
@@ -503,3 +514,13 @@ def test_marks_are_read_of_all_that_is_listed() -> None:
     marks = desk.told(desk.rest.marks())
     assert {m.instrument for m in marks} == set(desk.catalogue)
     assert {m.market for m in marks} == {"MOEX"}
+
+
+def test_fill_or_kill_is_refused_in_derivatives_alone_and_known_beforehand() -> None:
+    desk = Desk(Floor())
+    assert {i.name for i in desk.catalogue.values() if OrderType.FOK in i.refuses} == {
+        i.name for i in desk.catalogue.values() if i.kind is InstrumentKind.FUTURE
+    }
+    assert OrderType.FOK in desk.catalogue[SR].refuses
+    with pytest.raises(ValueError, match="no fok orders in SR/RUB"):
+        desk.rest.orders_request([desk.place(1, SR, order_type=OrderType.FOK)])

@@ -294,7 +294,9 @@ def test_every_kind_of_order_has_its_words(changes: dict[str, Any], field: str, 
     assert body(rest().orders_request([place(**changes)]))[field] == value
 
 
-FUTURE = msgspec.structs.replace(SBER, kind=InstrumentKind.FUTURE, venue_ref="f-1|SPBFUT|SRH6|1")
+FUTURE = msgspec.structs.replace(
+    SBER, kind=InstrumentKind.FUTURE, refuses=(OrderType.FOK,), venue_ref="f-1|SPBFUT|SRH6|1"
+)
 
 
 @pytest.mark.parametrize(

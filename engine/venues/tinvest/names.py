@@ -13,6 +13,7 @@ import msgspec
 
 from engine.core import spelling
 from engine.core.instruments import Instrument, InstrumentKind
+from engine.core.orders import OrderType
 from engine.core.venue import Catalogue
 from engine.venues.tinvest.numbers import Money, Time, moment, number, optional
 
@@ -95,6 +96,7 @@ def listed(row: ListedRow) -> Instrument | None:
         settled_daily=kind is InstrumentKind.FUTURE,
         market=spelling.MOEX,
         tradable=tradable,
+        refuses=() if kind is InstrumentKind.SPOT else (OrderType.FOK,),
         status="live" if row.api_trade_available_flag else "not for the API",
         venue_ref=str(Ref(row.uid, row.class_code, row.ticker, row.lot)),
     )

@@ -11,7 +11,6 @@ from decimal import Decimal
 
 import msgspec
 
-from engine.core.instruments import InstrumentKind
 from engine.core.orders import Accepted, Amend, Cancel, Command, OrderType, Outcome, Place, Refused, Unknown
 from engine.core.venue import ErrorClass, Request, Response
 from engine.venues.tinvest.errors import DUPLICATE, Status, trouble
@@ -83,8 +82,8 @@ def _check(place: Place) -> None:
         raise ValueError(f"a {place.order_type.value} order {'takes no' if unpriced else 'needs a'} price")
     if (place.order_type in _STOPS) != (place.trigger_price is not None):
         raise ValueError(f"a {place.order_type.value} order and its trigger price do not fit")
-    if place.order_type is OrderType.FOK and place.instrument.kind is not InstrumentKind.SPOT:
-        raise ValueError("the exchange takes no fill-or-kill orders in derivatives")
+    if place.order_type in place.instrument.refuses:
+        raise ValueError(f"the exchange takes no {place.order_type.value} orders in {place.instrument.name}")
 
 
 def _place(place: Place, ref: str, margin: bool) -> dict[str, object]:

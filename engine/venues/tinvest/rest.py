@@ -334,7 +334,12 @@ class TInvestRest(Rest):
             made = lookup(row.exchange_order_id, "", self._ref)
 
             def of_made(response: Response) -> Page:
-                order = self._numbered(_order_state(_body(response)))
+                try:
+                    order = self._numbered(_order_state(_body(response)))
+                except VenueError as error:
+                    if error.error_class is ErrorClass.NOT_FOUND:
+                        return Page()  # forgotten after a day (§4.3): of the stop itself that is no word
+                    raise
                 return Page(facts=(msgspec.structs.replace(order, client_order_id=client_order_id),))
 
             return Page(facts=(fact,), next=_read(made, of_made))

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.core import spelling
 from engine.core.facts import (
+    REPLACED,
     BalanceFact,
     CashFact,
     EquityFact,
@@ -282,12 +283,13 @@ def state_fills(row: OrderState, names: Names) -> list[FillFact]:
 
 
 def stop_order(row: StopOrder, names: Names) -> OrderFact:
-    """One that was triggered has ended: the order it made is an order like any other."""
+    """One that was triggered goes on as the order that it made, which tells nothing of our id (§4.4)."""
     created_ms = moment(row.create_date) or 0
     known = names.known(row.instrument_uid, row.class_code, row.ticker, created_ms)
     state = word(row.status, "STOP_ORDER_STATUS_")
     ended = state in ("executed", "canceled", "expired")
-    reason = f"triggered: order {row.exchange_order_id}" if state == "executed" else ""
+    triggered, made = state == "executed", row.exchange_order_id or ""
+    reason = (f"triggered: order {made}" if made else "triggered") if triggered else ""
     return OrderFact(
         instrument=known.name,
         venue_order_id=STOP_PREFIX + (row.stop_order_id or ""),
@@ -298,6 +300,8 @@ def stop_order(row: StopOrder, names: Names) -> OrderFact:
         filled=Decimal(0),
         status=(OrderStatus.EXPIRED if state == "expired" else OrderStatus.CANCELLED) if ended else OrderStatus.WORKING,
         reason=reason,
+        venue_action=REPLACED if triggered else "",
+        replaced_by=made if triggered else "",
         created_at_ms=created_ms,
         updated_at_ms=moment(row.activation_date_time) or created_ms,
     )
