@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import structlog
 from hypothesis import settings
@@ -20,6 +22,14 @@ structlog.configure(
         structlog.processors.KeyValueRenderer(key_order=["event"]),
     ]
 )
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A command that is tried in this process sets up logging for all of it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture
