@@ -82,4 +82,10 @@ def _amount(option: str, text: str) -> Decimal | None:
 
 
 def _names(text: str, nothing: str) -> tuple[str, ...]:
-    return () if text == nothing else tuple(dict.fromkeys(filter(None, text.split(","))))
+    """The names of a list. An empty one lifts no restriction: that is asked for by its own word."""
+    if text.strip() == nothing:
+        return ()
+    names = tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+    if not names:
+        fail(f"A list of instruments is empty. Nothing was changed. To lift the restriction write: {nothing}")
+    return names

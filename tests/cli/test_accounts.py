@@ -328,6 +328,14 @@ def test_a_mandate_changes_only_what_is_named(office: Office) -> None:
     )
 
 
+def test_a_list_of_instruments_may_have_spaces_and_only_its_word_lifts_it(office: Office) -> None:
+    office.add("a001")
+    office.run("accounts", "mandate", "a001", "--deny", "ETH/USDT, BTC/USDT", *WHY)
+    for empty in ("", " , "):
+        assert "write: none" in office.run("accounts", "mandate", "a001", "--deny", empty, *WHY, code=Exit.ERROR).output
+    assert office.json("accounts", "show", "a001")["mandate"]["do_not_trade"] == ["ETH/USDT", "BTC/USDT"]
+
+
 def test_history_tells_who_and_why(office: Office) -> None:
     office.add("a001")
     office.run("accounts", "edit", "a001", "--name", "Miller", "--why", "she married")
