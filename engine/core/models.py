@@ -25,6 +25,7 @@ from engine.core.plans import Leg, Method, Plan
 from engine.core.preview import AccountView, MarketView
 
 _ZERO, _HUNDRED = Decimal(0), Decimal(100)
+_ROUNDING_PERCENT = Decimal("0.5")  # whole steps and fees take that much from the cash line
 
 
 class Why(StrEnum):
@@ -113,7 +114,7 @@ def drifts(model: Model, subject: Subject) -> tuple[Drift, ...]:
         detail = f"its net asset value is {told}"
         return tuple(_told(model_line, subject, None, Why.NO_NAV, detail) for model_line in model.lines)
     found = [_drift(model_line, subject, subject.nav) for model_line in model.lines]
-    return tuple(_within_cash(found, subject, subject.nav))
+    return tuple(_within_cash(found, subject, subject.nav, model.cash))
 
 
 def _told(line: ModelLine, subject: Subject, weight: Decimal | None, why: Why, detail: str = "") -> Drift:
@@ -180,12 +181,14 @@ def _ordered(
     )
 
 
-def _within_cash(found: list[Drift], subject: Subject, nav: Decimal) -> list[Drift]:
-    """Buys that the account's cash and its sells cannot pay are made smaller: first to the band's edge, then further.
+def _within_cash(found: list[Drift], subject: Subject, nav: Decimal, cash_line: Decimal) -> list[Drift]:
+    """Buys are made smaller, to the band's edge, while they would eat into the model's cash line (per cent of NAV);
+    and further where the account's cash and its sells cannot pay them at all.
 
     The one that is off by least gives way first.
     """
-    lines = subject.lines
+    lines, free = subject.lines, subject.cash or _ZERO
+    kept = cash_line * nav / _HUNDRED
 
     def cost(drift: Drift, quantity: Decimal) -> Decimal:
         there = lines[drift.instrument]
@@ -194,12 +197,13 @@ def _within_cash(found: list[Drift], subject: Subject, nav: Decimal) -> list[Dri
 
     if not any(d.quantity > 0 and lines[d.instrument].pays for d in found):
         return found
-    short = sum((cost(d, d.quantity) for d in found if d.quantity), _ZERO) - (subject.cash or _ZERO)
+    spent = sum((cost(d, d.quantity) for d in found if d.quantity), _ZERO)
     order = sorted((d for d in found if d.quantity > 0), key=lambda d: (abs(d.off or _ZERO), d.instrument))
     new = {d.instrument: d for d in found}
     for to_edge in (True, False):
         for drift in order:
             there, now = lines[drift.instrument], new[drift.instrument]
+            short = spent - free + (kept if to_edge else _ZERO)
             if short <= 0 or not there.pays or not now.quantity:
                 continue
             least = _ZERO
@@ -212,12 +216,19 @@ def _within_cash(found: list[Drift], subject: Subject, nav: Decimal) -> list[Dri
                 quantity = _ZERO
             if quantity >= now.quantity:
                 continue
-            short -= cost(drift, now.quantity) - cost(drift, quantity)
+            spent -= cost(drift, now.quantity) - cost(drift, quantity)
             line = ModelLine(instrument=drift.instrument, weight=drift.target, band=drift.band)
             if quantity:
                 new[drift.instrument] = _ordered(line, subject, there, quantity, nav, short=True)
             else:
                 new[drift.instrument] = _told(line, subject, drift.weight, Why.CASH, "its cash does not pay for it")
+    left = (free - spent) * _HUNDRED / nav
+    if left < cash_line - _ROUNDING_PERCENT:
+        told = f"cash falls to {plain(round(left, 2))} %, its line is {plain(cash_line)} %"
+        for drift in order:
+            now = new[drift.instrument]
+            if now.quantity > 0 and not now.detail and lines[drift.instrument].pays:
+                new[drift.instrument] = msgspec.structs.replace(now, detail=told)
     return [new[d.instrument] for d in found]
 
 

@@ -31,7 +31,8 @@ def rebalance_tables(found: Rebalance) -> RenderableType:
         if drift.quantity:
             side = "buy" if drift.quantity > 0 else "sell"
             order = Text(f"{side} {plain(abs(drift.quantity))}", style="green" if drift.quantity > 0 else "red")
-        why = "" if drift.why is None else ": ".join(filter(None, (drift.why.value.replace("_", " "), drift.detail)))
+        word = "" if drift.why is None else drift.why.value.replace("_", " ")
+        why = ": ".join(filter(None, (word, drift.detail)))
         target = f"{plain(drift.target)} ± {plain(drift.band)}"
         table.add_row(
             drift.account_id, drift.instrument, _part(drift.weight), target, order, _part(drift.weight_after), Text(why)

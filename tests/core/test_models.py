@@ -63,9 +63,9 @@ def test_a_step_worth_more_than_the_band_is_told() -> None:
 
 def test_an_order_below_the_minimum_is_raised_only_into_the_band() -> None:
     small = model(cash="94", X=("6", "1"))
-    found = by_instrument(small, account(X=line("4", "100", minimum=D(3))))
+    found = by_instrument(small, account(cash="9600", X=line("4", "100", minimum=D(3))))
     assert (found["X"].quantity, found["X"].weight_after) == (3, 7)
-    found = by_instrument(small, account(X=line("4", "100", minimum=D(4))))
+    found = by_instrument(small, account(cash="9600", X=line("4", "100", minimum=D(4))))
     assert (found["X"].quantity, found["X"].why) == (0, Why.BELOW_MINIMUM)
 
 
@@ -86,12 +86,21 @@ def test_what_cannot_be_brought_back_is_told_with_its_reason(of: Subject, why: W
 
 
 def test_buys_that_cash_does_not_pay_for_stop_at_the_edge_of_their_band_first() -> None:
-    # To its target X needs 2,000; 1,700 with what is there brings it to 57 %, inside of the band.
+    # To its target X needs 2,000 of 1,700, and 1,000 are to stay cash: it stops where its band begins.
     found = by_instrument(
         model(X=("60", "5"), Y=("30", "9")), account(cash="1700", X=line("40", "100"), Y=line("38", "100"))
     )
-    assert (found["X"].quantity, found["X"].why) == (17, None)
+    assert (found["X"].quantity, found["X"].why) == (15, None)
     assert found["Y"].why is Why.WITHIN_BAND, "no order more than there are lines that are off"
+
+
+def test_a_line_that_cannot_be_sold_is_not_paid_for_with_the_cash_line() -> None:
+    """X may come down no further than it is; Y would be bought up to its target with what is to stay cash."""
+    stuck = line("60", "100", against=Why.RESTRICTED)
+    found = by_instrument(model(X=("50", "5"), Y=("40", "5")), account(cash="1000", X=stuck, Y=line("30", "100")))
+    assert (found["X"].quantity, found["X"].why) == (0, Why.RESTRICTED)
+    assert (found["Y"].quantity, found["Y"].weight_after) == (5, 35), "to its edge, no further"
+    assert found["Y"].detail == "cash falls to 5 %, its line is 10 %"
 
 
 def test_what_cash_cannot_pay_for_at_all_is_told() -> None:
