@@ -213,6 +213,8 @@ def _within_cash(found: list[Drift], subject: Subject, nav: Decimal, cash_line: 
             spare = short / (there.unit_value * (1 + there.fee_rate))
             quantity = max(least, now.quantity + _whole(-spare, there.step))
             if quantity < max(there.minimum, there.step):
+                if to_edge:
+                    continue  # for the sake of the cash line no line stays out of its band
                 quantity = _ZERO
             if quantity >= now.quantity:
                 continue

@@ -49,6 +49,12 @@ class Network:
     def thaw(self) -> None:
         os.kill(self.office.venue.pid, signal.SIGCONT)
 
+    def settled(self) -> bool:
+        """Nothing is on its way any more, further attempts among it."""
+        on_their_way = {OrderState.PLANNED, OrderState.SENDING, OrderState.UNKNOWN}
+        states = {c.state for plan_id in self.plans.values() for c in self.office.children(plan_id)}
+        return not states & on_their_way
+
     def torment(self, name: str, during: Callable[[], Any], lasts_s: float) -> None:
         """A plan is approved in peace, the trouble begins, the plan is sent, the trouble ends."""
         o = self.office
@@ -107,7 +113,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             one.torment("frozen venue", one.freeze, 4.0)
             one.torment("after: all of it, and reads too", lambda: (streams.reset(), rest.truncate(9)), 4.0)
             until(lambda: office.all_proven(ACCOUNTS), 60.0)
-            until(lambda: office.control.get("/status")["unknown_orders"] == 0, 60.0)
+            until(one.settled, 60.0)
             yield one
 
 
