@@ -26,7 +26,8 @@ from scheduler.clock import Clock
 
 log = structlog.get_logger("reconcile")
 
-READ_LIMIT_S = 120.0  # one side of one account; slower than this is unknown
+READ_LIMIT_S = 300.0  # one side of one account; slower than this is unknown
+PART_LIMIT_S = 100.0  # one part of it: longer than a minute, the longest window that venues count requests in
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +244,7 @@ class _Reading:
         """The facts of all pages; nothing of a part that could not be read whole."""
         seen, facts = _Witness(), list[Fact]()
         try:
-            with anyio.fail_after(READ_LIMIT_S / 3):
+            with anyio.fail_after(PART_LIMIT_S):
                 for read in describe():
                     async for page in self._walk(seen.witnessed(read)):
                         facts.extend(page.facts)
