@@ -188,7 +188,7 @@ def _within_cash(found: list[Drift], subject: Subject, nav: Decimal, cash_line: 
     The one that is off by least gives way first.
     """
     lines, free = subject.lines, subject.cash or _ZERO
-    kept = cash_line * nav / _HUNDRED
+    kept = (cash_line - _ROUNDING_PERCENT) * nav / _HUNDRED
 
     def cost(drift: Drift, quantity: Decimal) -> Decimal:
         there = lines[drift.instrument]
